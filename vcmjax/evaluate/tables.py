@@ -1,0 +1,224 @@
+"""The table of plateau bit-rates, in the form of CVR Table 3, from a results file alone.
+
+Run: python -m vcmjax.evaluate.tables RESULTS.json
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich.box
+import rich.markup
+import rich.table
+
+from vcmjax.errors import DataError, VcmError
+
+METHODS = {
+    "original": "Original",
+    "control": "Control Group",
+    "hyperprior": "Hyperprior",
+    "ours": "Ours",
+}
+"""Methods in the order shown, with their printed names."""
+
+TITLES = {
+    "class_scene": "Scene class",
+    "class_object": "Object class",
+    "segment_semantic": "Semantic segmentation",
+    "normal": "Surface normals",
+    "reshading": "Reshading",
+    "principal_curvature": "Principal curvature",
+}
+SPLITS = {"val": "validation", "test": "test"}
+METRICS = {"accuracy": "accuracy, %", "miou": "mIoU, %", "l1": "L1 distance"}
+SCALES = {"accuracy": 100, "miou": 100}
+"""What fractions are printed times."""
+
+HEADER = ("Task", "Method", "Val. perf.", "Val. bpp", "Val. bytes", "Test perf.", "Test bpp",
+          "Test bytes", "Plateau")  # fmt: skip
+
+Results = dict[str, Any]
+
+
+def read(path: Path | str) -> Results:
+    """Reads a ``results.json`` of schema 1.
+
+    Raises:
+      DataError: The file is missing, is not JSON or not of schema 1.
+    """
+    try:
+        results = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(results, dict) or results.get("schema") != 1:
+        raise DataError(f"{path}: expected results of schema 1, as written by experiments.plateau")
+    missing = {"tasks", "rows", "plateau"} - results.keys()
+    if missing:
+        raise DataError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return results
+
+
+def pooled(results: Results, **wanted: str) -> list[dict[str, Any]]:
+    """Rows pooled over seeds that have the given values, for example ``task="normal"``."""
+    return [
+        row
+        for row in results["rows"]
+        if row["seed"] is None and all(row[key] == value for key, value in wanted.items())
+    ]
+
+
+def title(task: str) -> str:
+    """A task's name in plain words."""
+    return TITLES.get(task, task.replace("_", " "))
+
+
+def table(results: Results) -> rich.table.Table:
+    """The table for a terminal of 80 columns: a line per split, 95 % intervals in brackets."""
+    result = rich.table.Table(
+        title="Plateau bit-rate",
+        caption=caption(results),
+        box=rich.box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    result.add_column("")
+    result.add_column("Split")
+    for name in ("Performance", "bpp", "Bytes per image"):
+        result.add_column(name, justify="right")
+    for task, spec in results["tasks"].items():
+        name = title(task).replace(" ", "\n", 1)
+        result.add_row(f"[bold]{name}[/bold]", "", f"[bold]{_metric(spec)}[/bold]")
+        for _, method, *cells, status in _lines(results, task):
+            val, test = cells[:3], cells[3:]
+            note = "" if status in ("–", "reached") else f"[red]{status}[/red]"
+            for first, split, each in ((method, "val", val), (note, "test", test)):
+                score, bpp, size = map(rich.markup.escape, each)
+                result.add_row(first, split, score, bpp.split(" ")[0], size)
+        result.add_section()
+    return result
+
+
+def markdown(results: Results) -> str:
+    """The same table in Markdown, its caption below."""
+    lines = [HEADER, tuple("---" if i in (0, 1, 8) else "---:" for i in range(len(HEADER)))]
+    lines += [line for task in results["tasks"] for line in _lines(results, task)]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{body}\n\n{caption(results)}\n"
+
+
+def caption(results: Results) -> str:
+    """What the numbers were measured on, in one or two sentences."""
+    rows = pooled(results)
+    sizes = {(row["split"], row["images"], row["height"], row["width"]) for row in rows}
+    images = [
+        f"{count} {SPLITS.get(split, split)} images at {height}×{width}"
+        for split, count, height, width in sorted(sizes, reverse=True)
+    ]
+    seeds = len(results["seeds"])
+    tolerances = sorted({task["tolerance"] for task in results["tasks"].values()})
+    return (
+        f"{', '.join(images)}; {seeds} training seed{'s' * (seeds != 1)}. Brackets: 95 % bootstrap "
+        f"interval over images{' and seeds' * (seeds > 1)}. Plateau: fewest bits within "
+        f"{' or '.join(f'{100 * t:g}' for t in tolerances)} % of the Control Group on the "
+        "validation split."
+    )
+
+
+def _lines(results: Results, task: str) -> list[tuple[str, ...]]:
+    """The cells of one task, a line per method that was run."""
+    spec = results["tasks"][task]
+    first = f"{title(task)} ({_metric(spec)})"
+    lines = []
+    for method, name in METHODS.items():
+        rows = pooled(results, task=task, method=method)
+        if not rows:
+            continue
+        entries = [
+            entry
+            for entry in results["plateau"]
+            if (entry["task"], entry["method"], entry["seed"]) == (task, method, None)
+        ]
+        if method in ("original", "control"):
+            cells = [_cells(spec, _uncompressed(spec, rows, split)) for split in ("val", "test")]
+            lines.append((first, name, *cells[0], *cells[1], _status(rows, None)))
+        for entry in entries:
+            cells = [
+                _cells(spec, entry.get(split), entry.get(f"bytes_{split}"))
+                for split in ("val", "test")
+            ]
+            lines.append((first, name, *cells[0], *cells[1], _status(rows, entry)))
+        if not entries and method not in ("original", "control"):
+            lines.append((first, name, *_cells(spec, None) * 2, _status(rows, None)))
+    return [("" if index else line[0], *line[1:]) for index, line in enumerate(lines)]
+
+
+def _metric(spec: dict[str, Any]) -> str:
+    arrow = "↑" if spec["higher_is_better"] else "↓"
+    return f"{METRICS.get(spec['metric'], spec['metric'])} {arrow}"
+
+
+def _uncompressed(spec: dict[str, Any], rows: list[dict[str, Any]], split: str) -> Results | None:
+    """The one row of a method without bits, in the form of a plateau entry."""
+    metric = spec["metric"]
+    for row in rows:
+        if row["split"] == split and row["status"] == "ok":
+            interval = (row.get("ci") or {}).get(metric)
+            return {"score": row["metrics"][metric], "bpp_real": None, "ci": {"score": interval}}
+    return None
+
+
+def _status(rows: list[dict[str, Any]], entry: dict[str, Any] | None) -> str:
+    diverged = [row for row in rows if row["status"] == "diverged"]
+    if len(diverged) == len(rows):
+        return "diverged"
+    lams = sorted({row["lam"] for row in diverged if row["lam"] is not None})
+    some = f"; diverged at λ = {', '.join(f'{lam:g}' for lam in lams)}" if lams else ""
+    if entry is None:
+        return "–" + some
+    return ("reached" if entry["reached"] else "not reached") + some
+
+
+def _cells(spec: dict[str, Any], point: Results | None, size: float | None = None) -> list[str]:
+    """Performance, bpp and bytes of one split; a dash where there is none."""
+    if not point:
+        return ["–", "–", "–"]
+    ci, bpp = point.get("ci") or {}, point.get("bpp_real")
+    scale = SCALES.get(spec["metric"], 1)
+    score = _cell(point["score"], ci.get("score"), scale, 1 if scale > 1 else 4)
+    per_bpp = size / bpp if size is not None and bpp else 0
+    return [
+        score,
+        _cell(bpp, ci.get("bpp_real"), 1, 4),
+        _cell(bpp if per_bpp else None, ci.get("bpp_real"), per_bpp, 1),
+    ]
+
+
+def _cell(value: float | None, interval: list[float] | None, scale: float, digits: int) -> str:
+    """A number with its interval, both times `scale`."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{scale * value:.{digits}f}"
+    if interval is None or any(end is None or math.isnan(end) for end in interval):
+        return text
+    return f"{text} [{scale * interval[0]:.{digits}f}, {scale * interval[1]:.{digits}f}]"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the Markdown table of a results file; exit status 2 if it cannot be used."""
+    parser = argparse.ArgumentParser(description="Print a results file as a Markdown table.")
+    parser.add_argument("results", type=Path, help="results.json of experiments.plateau")
+    try:
+        print(markdown(read(parser.parse_args(arguments).results)), end="")
+    except VcmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
