@@ -1,0 +1,1 @@
+"""Integers to bytes and back: probability tables, range coder, container. Imports no JAX."""
