@@ -1,0 +1,235 @@
+"""Table 3 and Figure 7 of CVR: the fewest bits at which a task does as well as uncompressed.
+
+Run:    python -m experiments.plateau [--preset smoke|default|full] [--task NAME ...|all]
+                                      [--data rooms|DIR] [--out DIR]
+Cost:   smoke 2 minutes, default 12 minutes, full a night; on two CPU cores
+Expect: OUT/results.json, its table on the screen, its figures beside it
+"""
+
+import argparse
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import rich.console
+
+from experiments import harness, task_networks
+from experiments.study import Study
+from vcmjax.data import dataset
+from vcmjax.errors import UsageError
+from vcmjax.evaluate import plots, tables
+from vcmjax.tasks import TABLE_3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the numbers.
+
+    Attributes:
+      data: ``rooms`` or a folder.
+      tasks: Task names.
+      methods: Those compared with Original and Control Group.
+      counts: Rooms in train, val and test; a folder has its own.
+      size: Image side in pixels.
+      lams: λ grid, ascending; empty for the task's own (`LAMS`).
+      separate: One model per λ, as the paper has it, instead of one conditioned on λ.
+      target: Distortion: ``network`` (KL or L1 to the uncompressed output), ``labels``, ``mix``.
+      steps: Optimiser steps per model.
+      learning_rate: Peak.
+      latent: Latent channels.
+      stride: Feature positions per latent position, along each side.
+      views: Training views of a folder's images in all, at most; the rooms have one each.
+      seeds: Training seeds.
+      tolerance: Relative loss allowed at the plateau.
+      void: Class index of a folder that is not scored, besides 255.
+      network_steps: Optimiser steps of a folder's task network.
+    """
+
+    data: str = "rooms"
+    tasks: tuple[str, ...] = ("segment_semantic",)
+    methods: tuple[str, ...] = ("hyperprior", "ours")
+    counts: tuple[int, int, int] = (3000, 300, 300)
+    size: int = 128
+    lams: tuple[float, ...] = ()
+    separate: bool = False
+    target: str = "network"
+    steps: int = 2400
+    learning_rate: float = 1e-3
+    latent: int = 64
+    stride: int = 4
+    views: int = 3000
+    seeds: tuple[int, ...] = (0,)
+    tolerance: float = 0.02
+    void: int | None = None
+    network_steps: int = 3000
+
+
+PRESETS = {
+    "smoke": {"counts": (256, 64, 64), "steps": 100, "views": 400, "network_steps": 200},
+    "default": {},
+    "full": {"tasks": TABLE_3, "steps": 6000, "counts": (6000, 500, 500), "seeds": (0, 1, 2)},
+}
+
+LAMS = {
+    "class": (0.0005, 0.002, 0.008, 0.03),
+    "segment": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "dense": (0.03, 0.1, 0.3, 1.0, 3.0),
+}
+"""λ grids by kind of task: nats per image, nats per pixel, absolute error per element."""
+
+
+def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = False) -> dict:
+    """Train, measure, and find each method's plateau; returns what `results.json` holds.
+
+    Args:
+      config: What to run. Another run of the same config in `out` goes on where it stopped.
+      out: Folder of results, created if need be.
+      parallel: Train seeds, and separate λ, at once; for accelerators.
+      skip_bad: Leave out examples that cannot be read, with a count, instead of stopping.
+
+    Raises:
+      UsageError: `out` holds another configuration; an unknown task; a λ ≤ 0.
+      DataError: Data that are missing, damaged or empty.
+    """
+    started = time.monotonic()
+    data = open_data(config)
+    _claim(out, config)
+    study = Study(
+        data,
+        out,
+        harness.cache_directory(),
+        methods=config.methods,
+        seeds=config.seeds,
+        tolerance=config.tolerance,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        target=config.target,
+        separate=config.separate,
+        views=config.views,
+        parallel=parallel,
+        skip_bad=skip_bad,
+    )
+    networks = task_networks.Config(config.counts, config.network_steps, size=config.size)
+    for name in config.tasks:
+        task = data.tasks[name]
+        lams = config.lams or LAMS[task.kind]
+        network = task_networks.network_for(data, task, networks, study.cache)
+        study.run(task, network, lams, latent_channels=config.latent, stride=config.stride)
+    results = {
+        "schema": 1,
+        "config": dataclasses.asdict(config),
+        "seeds": list(config.seeds),
+        **harness.provenance(),
+        "seconds": round(time.monotonic() - started, 1),
+        **study.results(),
+    }
+    harness.write_json(out / "results.json", results)
+    return results
+
+
+def open_data(config: Config) -> dataset.Dataset:
+    """The data set that `config` names, its tasks checked."""
+    for lam in config.lams:
+        if not (0 < lam < float("inf")):
+            raise UsageError(f"--lams {lam:g}: expected every λ finite and above 0.")
+    if config.data == "rooms":
+        data = dataset.rooms(config.counts, config.size)
+    else:
+        data = dataset.directory(Path(config.data), config.size, config.tasks, config.void)
+    dataset.check_tasks(config.tasks, data.tasks, data.name)
+    return data
+
+
+def draw(out: Path) -> None:
+    """Draw the figures of ``out/results.json``, from that file and the examples beside it."""
+    results = tables.read(out / "results.json")
+    plots.rate_performance(results, out / "rate_performance.png")
+    plots.plateau_bars(results, out / "plateau.png")
+    for task in results["tasks"]:
+        plots.examples(out / f"examples_{task}.npz", results, out / f"examples_{task}.png")
+
+
+def _claim(out: Path, config: Config) -> None:
+    """Make `out` this configuration's, or refuse."""
+    path = out / "config.json"
+    new = dataclasses.asdict(config)
+    new = {key: list(value) if isinstance(value, tuple) else value for key, value in new.items()}
+    if path.exists():
+        old = harness.read_json(path)
+        differ = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if differ:
+            raise UsageError(
+                f"--out {out} holds a run with other settings ({', '.join(differ)}); "
+                "name another folder, or delete this one."
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(out).free < 2**30:
+        raise UsageError(f"--out {out}: less than 1 GiB free; expected room for models and features.")
+    harness.write_json(path, new)
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
+    """The command line as a `Config`, and the options that do not decide numbers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="Examples: python -m experiments.plateau --preset smoke;  "
+        "python -m experiments.plateau --data my_images --out runs/mine",
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="default")
+    parser.add_argument("--data", help="'rooms' (default) or a folder of labelled images")
+    parser.add_argument("--task", nargs="+", help="task names, or all (the four of CVR Table 3)")
+    parser.add_argument("--out", type=Path, help="folder of results (default runs/PRESET)")
+    parser.add_argument("--lams", nargs="+", type=float, help="λ grid")
+    parser.add_argument("--seed", type=int, help="first training seed")
+    parser.add_argument("--seeds", type=int, help="number of training seeds")
+    parser.add_argument("--steps", type=int, help="optimiser steps per model")
+    parser.add_argument("--target", choices=("network", "labels", "mix"), help="distortion")
+    parser.add_argument("--separate-models", action="store_true", help="one model per λ")
+    parser.add_argument("--tolerance", type=float, help="relative loss allowed at the plateau")
+    parser.add_argument("--void", type=int, help="class index not scored, besides 255")
+    parser.add_argument("--parallel", action="store_true", help="train at once what is independent")
+    parser.add_argument("--skip-bad", action="store_true", help="count unreadable files, go on")
+    options = parser.parse_args(arguments)
+    preset = PRESETS[options.preset]
+    chosen = {
+        "data": options.data,
+        "lams": options.lams and tuple(sorted(options.lams)),
+        "steps": options.steps,
+        "target": options.target,
+        "tolerance": options.tolerance,
+        "void": options.void,
+    }
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    config = dataclasses.replace(Config(), **{**preset, **chosen})
+    if options.task:
+        tasks = TABLE_3 if options.task == ["all"] else tuple(dict.fromkeys(options.task))
+        config = dataclasses.replace(config, tasks=tasks)
+    first = options.seed if options.seed is not None else config.seeds[0]
+    number = options.seeds if options.seeds is not None else len(config.seeds)
+    if first < 0 or number < 1:
+        raise UsageError(f"--seed {first} --seeds {number}: expected 0 or more, and 1 or more.")
+    if config.steps < 1 or config.steps % 100:
+        raise UsageError(f"--steps {config.steps}: expected a positive multiple of 100.")
+    if not 0 <= config.tolerance < 1:
+        raise UsageError(f"--tolerance {config.tolerance}: expected a share from 0 to below 1.")
+    seeds = tuple(range(first, first + number))
+    config = dataclasses.replace(config, seeds=seeds, separate=options.separate_models)
+    options.out = options.out or Path("runs") / options.preset
+    return config, options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module docstring."""
+    config, options = parse(arguments)
+    results = run(config, options.out, options.parallel, options.skip_bad)
+    draw(options.out)
+    console = rich.console.Console()
+    console.print(tables.table(results))
+    console.print(tables.caption(results))
+    console.print(f"{options.out / 'results.json'} and its figures, after {results['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    harness.main(main)

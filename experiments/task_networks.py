@@ -1,0 +1,148 @@
+"""Train the frozen task networks: one small hourglass per task.
+
+Run:    python -m experiments.task_networks [--data rooms|DIR] [--task NAME ...] [--out DIR]
+Cost:   about 8 minutes per task on two CPU cores
+Expect: one NAME.msgpack per task, its scores inside; those of the rooms ship with the package
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import harness
+from vcmjax.data import dataset, loader
+from vcmjax.evaluate import measure, metrics
+from vcmjax.nets import pretrained
+from vcmjax.nets.hourglass import hourglass
+from vcmjax.tasks import ROOMS, Task
+from vcmjax.train import loop, task_network
+
+log = logging.getLogger("vcmjax")
+_CHUNK = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is trained on, and how long.
+
+    Attributes:
+      counts: Rooms in train, val and test; a folder has its own.
+      steps: Optimiser steps per network, a multiple of 100.
+      batch: Images per step.
+      learning_rate: Peak.
+      weight_decay: Decoupled.
+      size: Image side in pixels.
+      seed: Of initialisation and batches.
+    """
+
+    counts: tuple[int, int, int] = (6000, 400, 400)
+    steps: int = 3000
+    batch: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.02
+    size: int = 128
+    seed: int = 0
+
+
+QUICK = {"steps": 100, "batch": 2, "counts": (16, 8, 8)}
+
+
+def network_for(
+    data: dataset.Dataset, task: Task, config: Config, cache: Path
+) -> pretrained.TaskNetwork:
+    """The network of `task`: shipped for the rooms, from `cache`, or trained there now."""
+    if data.name == "rooms":
+        return pretrained.shipped(ROOMS[task.name])
+    key = hashlib.sha256(f"{data.identity} {task} {config}".encode()).hexdigest()[:12]
+    path = cache / "task_networks" / f"{data.name}-{task.name}-{key}.msgpack"
+    if not path.exists():
+        log.info("training a task network on %s first, once; kept in %s", data.name, path.parent)
+        train(data, [task], config, path.parent / path.stem, lambda name: path)
+    return pretrained.load(path, task)
+
+
+def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -> None:
+    """Train a network for each of `tasks` and save it under ``path_of(task.name)``.
+
+    Args:
+      data: From `vcmjax.data.dataset`.
+      tasks: Tasks that `data` labels.
+      config: How to train.
+      scratch: Folder of checkpoints, from which an interrupted run goes on.
+      path_of: Task name to file.
+    """
+    tasks = [task for task in tasks if not path_of(task.name).exists()]
+    examples = {split: data.open(split) for split in dataset.SPLITS}
+    read = {
+        split: task_network.read(
+            examples[split], tasks, harness.tracked(f"reading {split}", -(-len(examples[split]) // 32))
+        )
+        for split in ("train", "val")
+    }
+    for task in tasks:
+        network = hourglass(task)
+        data_of = {split: task_network.Labelled(*map(jnp.asarray, read[split][task.name])) for split in read}
+        weights = None
+        if task.kind == "segment":
+            weights = task_network.class_weights(task, np.asarray(data_of["train"].label))
+        options = loop.Options(
+            config.steps, config.batch, config.learning_rate, config.weight_decay, _CHUNK
+        )
+        runs = loop.Runs(np.array([config.seed]), np.ones((1, 2), np.float32))
+        with harness.steps(f"training {task.name}", config.steps) as progress:
+            (result,) = loop.fit(
+                task_network.problem(task, network, config.size, weights),
+                data_of["train"],
+                data_of["val"],
+                options,
+                runs,
+                scratch / task.name,
+                progress,
+            )
+        scores = {
+            split: _scores(task, network, result.params, examples[split]) for split in ("val", "test")
+        }
+        pretrained.save(path_of(task.name), result.params, scores)
+        log.info("%s: %s", task.name, scores)
+
+
+def _scores(task, network, params, source) -> dict[str, float]:
+    parts = []
+    for batch in loader.batches(source, 32):
+        feature = network.encode(params, jnp.asarray(batch["image"]))
+        head = lambda x: network.decode(params, x)  # noqa: E731
+        parts.append(measure.head_statistics(task, head, np.asarray(feature), batch[task.name]))
+    return metrics.scores(task, metrics.concatenate(parts))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module docstring."""
+    defaults = Config()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", default="rooms", help="'rooms' or a folder")
+    parser.add_argument("--task", nargs="+", default=["all"], help="task names, or all")
+    parser.add_argument("--out", type=Path, default=Path("runs/task_networks"))
+    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--void", type=int, help="class index that is not scored, besides 255")
+    options = parser.parse_args(arguments)
+    config = dataclasses.replace(defaults, steps=options.steps, seed=options.seed)
+    data = (
+        dataset.rooms(config.counts, config.size)
+        if options.data == "rooms"
+        else dataset.directory(Path(options.data), config.size, void=options.void)
+    )
+    names = list(data.tasks) if options.task == ["all"] else options.task
+    dataset.check_tasks(names, data.tasks, data.name)
+    tasks = [data.tasks[name] for name in names]
+    train(data, tasks, config, options.out / "checkpoints", lambda n: options.out / f"{n}.msgpack")
+
+
+if __name__ == "__main__":
+    harness.main(main)

@@ -1,0 +1,403 @@
+"""The feature codec: transforms, entropy model and coder as pure functions of explicit parameters.
+
+    feature ──analysis── z ──── q = round(z - mean) ────────── bytes ── ẑ = q + mean ──synthesis── feature
+                         └─ hyperprior ─ v ─ round ─ v̂ ─ mean, scale ┘
+
+One stream per image holds v̂ and then q, so that termination is paid once.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcmjax.coding import range_coder, tables
+from vcmjax.entropy import gaussian
+from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
+from vcmjax.entropy.scale_hyperprior import ScaleHyperprior
+from vcmjax.errors import VcmError
+from vcmjax.nets import transforms
+from vcmjax.rounding import add_noise, straight_through
+
+LEVELS = 256
+"""Rate levels of a conditioned model: λ travels as one byte."""
+_CHUNK = 32
+_SIDE_RANGE = 64
+_GAUSSIAN = len(gaussian.SCALES)
+
+
+class Output(NamedTuple):
+    """What `FeatureCodec.apply` returns: a reconstruction and what it cost, in bits per image."""
+
+    feature: jax.Array
+    latent_bits: jax.Array
+    side_bits: jax.Array
+
+    @property
+    def bits(self) -> jax.Array:
+        """Bits of each image, side information included: (B,)."""
+        return self.latent_bits + self.side_bits
+
+
+class Symbols(NamedTuple):
+    """The integers of a batch, and what the decoder will make of them."""
+
+    side: jax.Array
+    latent: jax.Array
+    latent_index: jax.Array
+    output: Output
+
+
+class Tables(NamedTuple):
+    """Frozen integer tables, and the integer that symbol 0 of each table stands for (k,)."""
+
+    cdf: tables.CdfTables
+    offsets: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureCodec:
+    """Hyper-parameters of a codec; holds no arrays. Every method is a pure function.
+
+    Attributes:
+      shape: Feature shape (H, W, C), or (C,) for a vector. H and W may differ when coding.
+      prior: ``codebook`` (CVR), ``spatial`` (Ballé/Minnen 2018), or None for the Control Group,
+        which has the same transforms, no quantisation and no rate.
+      lams: Least and greatest λ of the conditioned model; equal for a model of one λ.
+      latent_channels: Channels of the latent.
+      stride: Feature positions per latent position along a side, a power of two.
+      hidden: Channels of the transforms' hidden layers.
+      side: Length of v, or channels of the spatial hyper-latent.
+    """
+
+    shape: tuple[int, ...]
+    prior: Literal["codebook", "spatial"] | None = "codebook"
+    lams: tuple[float, float] = (0.01, 1.0)
+    latent_channels: int = 64
+    stride: int = 4
+    hidden: int = 64
+    side: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before any array exists."""
+        if len(self.shape) not in (1, 3) or min(self.shape) < 1:
+            raise VcmError(f"shape is {self.shape}; expected (H, W, C) or (C,), each at least 1")
+        if self.prior not in ("codebook", "spatial", None):
+            raise VcmError(f"prior is {self.prior!r}; expected 'codebook', 'spatial' or None")
+        if self.prior == "spatial" and not self.spatial:
+            raise VcmError("a vector has no positions for prior='spatial'; use prior='codebook'")
+        if self.stride < 1 or self.stride & (self.stride - 1):
+            raise VcmError(f"stride is {self.stride}; expected a power of two")
+        low, high = self.lams
+        if not (0 < low <= high < math.inf):
+            raise VcmError(f"lams is {self.lams}; expected 0 < least <= greatest, both finite")
+
+    @property
+    def spatial(self) -> bool:
+        """Whether features have positions."""
+        return len(self.shape) == 3
+
+    # Parameters
+
+    def init(self, key: jax.Array, features: jax.Array | None = None) -> dict:
+        """Parameters ``{"statistics", "analysis", "synthesis", "prior"}``.
+
+        Args:
+          key: PRNG key.
+          features: (N, *shape) examples, whose mean and deviation per channel normalise every
+            input; without them inputs are taken as they come.
+        """
+        sample = jnp.zeros((1, *self.shape))
+        level = jnp.zeros((1,))
+        keys = jax.random.split(key, 3)
+        channels = self.shape[-1]
+        if features is None:
+            statistics = {"mean": jnp.zeros(channels), "scale": jnp.ones(channels)}
+        else:
+            self._check(features)
+            axes = tuple(range(features.ndim - 1))
+            deviation = jnp.std(features, axes)
+            statistics = {
+                "mean": jnp.mean(features, axes),
+                "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
+            }
+        analysis = self._analysis.init(keys[0], self._pad(sample), level)
+        params = {"statistics": statistics, "analysis": analysis}
+        latent = self._analysis.apply(params["analysis"], self._pad(sample), level)
+        params["synthesis"] = self._synthesis.init(keys[1], latent, level)
+        if self.prior:
+            params["prior"] = self._prior.init(keys[2], latent, level)
+        return params
+
+    def level_of(self, lam: float | np.ndarray) -> np.ndarray:
+        """Nearest rate level 0..255 of λ, which must lie in `lams`; int array."""
+        lam = np.asarray(lam, np.float64)
+        low, high = self.lams
+        if not np.all((lam >= low * (1 - 1e-6)) & (lam <= high * (1 + 1e-6))):
+            raise VcmError(f"lam is {lam}; this model covers {low:g} to {high:g}")
+        if low == high:
+            return np.zeros(lam.shape, np.int32)
+        return np.rint((LEVELS - 1) * np.log(lam / low) / np.log(high / low)).astype(np.int32)
+
+    def lam_of(self, level: int | np.ndarray) -> np.ndarray:
+        """λ of a rate level; inverse of `level_of`."""
+        low, high = self.lams
+        return low * (high / low) ** (np.asarray(level) / (LEVELS - 1))
+
+    # Training and estimates
+
+    def apply(self, params: dict, key: jax.Array, features: jax.Array, lam: jax.Array) -> Output:
+        """The differentiable model: noise for the rate, straight-through for the reconstruction.
+
+        Args:
+          params: From `init`.
+          key: PRNG key for the noise.
+          features: (B, *shape); H and W may differ from `shape`.
+          lam: λ, a scalar or (B,), within `lams`.
+        """
+        level = self._position(jnp.broadcast_to(lam, features.shape[:1]))
+        latent = self._analyse(params, features, level)
+        if not self.prior:
+            none = jnp.zeros(features.shape[0])
+            return Output(self._synthesise(params, latent, level, features.shape), none, none)
+        side_key, latent_key = jax.random.split(key)
+        v = self._call(params, "analyse", latent, level)
+        side_bits = self._call(params, "side_bits", add_noise(side_key, v), level)
+        mean, scale = self._predict(params, straight_through(v), level, latent.shape[1:-1])
+        latent_bits = gaussian.bits(add_noise(latent_key, latent - mean), scale)
+        rounded = straight_through(latent - mean) + mean
+        feature = self._synthesise(params, rounded, level, features.shape)
+        return Output(feature, _per_image(latent_bits), _per_image(side_bits))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def quantise(self, params: dict, features: jax.Array, level: jax.Array) -> Symbols:
+        """The evaluation-mode model: integers, their estimated bits, and the reconstruction.
+
+        Args:
+          params: From `init`, of a codec that has a prior.
+          features: (B, *shape).
+          level: int (B,), rate levels.
+        """
+        position = self._from_level(level)
+        latent = self._analyse(params, features, position)
+        side = jnp.round(self._call(params, "analyse", latent, position))
+        mean, scale = self._predict(params, side, position, latent.shape[1:-1])
+        q = jnp.round(latent - mean)
+        output = Output(
+            self._synthesise(params, q + mean, position, features.shape),
+            _per_image(gaussian.bits(q, scale)),
+            _per_image(self._call(params, "side_bits", side, position)),
+        )
+        return Symbols(
+            side.astype(jnp.int32), q.astype(jnp.int32), gaussian.scale_index(scale), output
+        )
+
+    # Bytes
+
+    def tables(self, params: dict) -> Tables:
+        """Integer tables frozen from `params`: once, on the host; see `Tables`.
+
+        The sixty-four Gaussians come first; for the spatial prior the densities of each rate
+        level and channel follow.
+        """
+        rows, offsets = tables.gaussian(gaussian.SCALES)
+        if self.prior == "spatial":
+            levels = jnp.arange(1 if self.lams[0] == self.lams[1] else LEVELS)
+            grid = np.arange(-_SIDE_RANGE, _SIDE_RANGE + 1)
+            positions = jnp.repeat(self._from_level(levels), len(grid))
+            w = jnp.tile(jnp.asarray(grid, jnp.float32), len(levels))[:, None]
+            w = jnp.broadcast_to(w, (w.shape[0], self.side))
+            mass = np.exp2(-np.asarray(self._call(params, "side_bits", w, positions), np.float64))
+            mass = mass.reshape(len(levels), len(grid), self.side).transpose(0, 2, 1)
+            for pmf in mass.reshape(-1, len(grid)):
+                kept = np.flatnonzero(pmf > 2.0**-17)
+                first, last = (kept[0], kept[-1]) if len(kept) else (_SIDE_RANGE, _SIDE_RANGE)
+                inside = pmf[first : last + 1]
+                rows = rows + tables.from_pmf_rows([inside], [max(1.0 - inside.sum(), 0.0)])
+                offsets = np.append(offsets, np.int32(grid[first]))
+        return Tables(tables.CdfTables.from_rows(rows), np.asarray(offsets, np.int32))
+
+    def encode(
+        self, params: dict, frozen: Tables, features: np.ndarray, lam: float | np.ndarray
+    ) -> list[bytes]:
+        """One byte string per image.
+
+        Args:
+          params: From `init`, trained.
+          frozen: From `tables(params)`.
+          features: (N, *shape), finite.
+          lam: λ, a scalar or (N,), within `lams`; the decoder must be told it.
+
+        Raises:
+          VcmError: Features of another shape or not finite; λ out of range.
+        """
+        self._check(features)
+        if not np.all(np.isfinite(features)):
+            bad = int(np.flatnonzero(~np.isfinite(features).reshape(len(features), -1).all(1))[0])
+            raise VcmError(f"features[{bad}] holds NaN or infinity; expected finite values")
+        streams: list[bytes] = []
+        for x, level in self._chunks(np.asarray(features, np.float32), self._levels(lam, features)):
+            symbols = self.quantise(params, x, level)
+            side, index = np.asarray(symbols.side), self._side_index(params, level, symbols.side)
+            # The prior as the decoder will compute it, by the same compiled function.
+            _, latent_index = self._prior_of(params, side, level, symbols.latent.shape[1:-1])
+            values = np.concatenate([_flat(side), _flat(symbols.latent)], axis=1)
+            indexes = np.concatenate([_flat(index), _flat(latent_index)], axis=1)
+            streams += range_coder.encode_batch(
+                values - frozen.offsets[indexes], indexes, frozen.cdf
+            )
+        return streams[: len(features)]
+
+    def decode(
+        self,
+        params: dict,
+        frozen: Tables,
+        streams: Sequence[bytes],
+        lam: float | np.ndarray,
+        size: tuple[int, int] | None = None,
+    ) -> np.ndarray:
+        """The features (N, *shape) that `encode` meant; its evaluation-mode reconstruction.
+
+        Args:
+          params: As given to `encode`.
+          frozen: As given to `encode`.
+          streams: From `encode`.
+          lam: As given to `encode`.
+          size: (H, W) of the features, where they are not those of `shape`.
+
+        Raises:
+          CorruptStream: A stream no encoder can have written.
+        """
+        shape = self.shape if size is None else (*size, self.shape[-1])
+        latent_size = tuple(-(-n // self.stride) for n in shape[:-1])
+        features: list[np.ndarray] = []
+        order = np.arange(len(streams))
+        for rows, level in self._chunks(order, self._levels(lam, order)):
+            decoder = range_coder.BatchDecoder([streams[i] for i in rows], frozen.cdf)
+
+            def read(index: np.ndarray, decoder=decoder) -> np.ndarray:
+                flat = _flat(index)
+                return (decoder.read(flat) + frozen.offsets[flat]).reshape(index.shape)
+
+            side_shape = (len(rows), *self._side_shape(latent_size))
+            side = read(self._side_index(params, level, np.empty(side_shape, np.int32)))
+            mean, latent_index = self._prior_of(params, side, level, latent_size)
+            q = read(np.asarray(latent_index))
+            features.append(np.asarray(self._reconstruct(params, q, mean, level, shape)))
+        if not features:
+            return np.zeros((0, *shape), np.float32)
+        return np.concatenate(features)[: len(streams)]
+
+    # The parts
+
+    @property
+    def _analysis(self) -> transforms.Analysis | transforms.VectorAnalysis:
+        if self.spatial:
+            return transforms.Analysis(self.latent_channels, self.stride, self.hidden)
+        return transforms.VectorAnalysis(self.latent_channels, 2 * self.hidden)
+
+    @property
+    def _synthesis(self) -> transforms.Synthesis | transforms.VectorSynthesis:
+        if self.spatial:
+            return transforms.Synthesis(self.shape[-1], self.stride, self.hidden)
+        return transforms.VectorSynthesis(self.shape[-1], 2 * self.hidden)
+
+    @property
+    def _prior(self) -> CodebookHyperprior | ScaleHyperprior:
+        if self.prior == "spatial":
+            return ScaleHyperprior(self.latent_channels, self.side)
+        size = tuple(-(-n // self.stride) for n in self.shape[:-1]) if self.spatial else (1, 1)
+        return CodebookHyperprior(
+            self.latent_channels, self.spatial, self.side, codebook_size=(size[0], size[1])
+        )
+
+    def _call(self, params: dict, method: str, *args):
+        return self._prior.apply(params["prior"], *args, method=method)
+
+    def _predict(self, params, side, position, size):
+        mean, log_scale = self._call(params, "predict", side, position, size)
+        return mean, gaussian.bounded_scale(log_scale)
+
+    def _analyse(self, params, features, position):
+        fixed = jax.lax.stop_gradient(params["statistics"])
+        x = self._pad((features - fixed["mean"]) / fixed["scale"])
+        return self._analysis.apply(params["analysis"], x, position)
+
+    def _synthesise(self, params, latent, position, shape):
+        fixed = jax.lax.stop_gradient(params["statistics"])
+        x = self._synthesis.apply(params["synthesis"], latent, position)
+        if self.spatial:
+            x = x[:, : shape[-3], : shape[-2]]
+        return x * fixed["scale"] + fixed["mean"]
+
+    def _pad(self, x: jax.Array) -> jax.Array:
+        return transforms.pad_to_multiple(x, self.stride) if self.spatial else x
+
+    def _position(self, lam: jax.Array) -> jax.Array:
+        """λ to the networks' input in [-1, 1]; 0 for a model of one λ."""
+        low, high = self.lams
+        if low == high:
+            return jnp.zeros_like(lam)
+        return 2.0 * jnp.log(lam / low) / math.log(high / low) - 1.0
+
+    def _from_level(self, level: jax.Array) -> jax.Array:
+        if self.lams[0] == self.lams[1]:
+            return jnp.zeros(level.shape, jnp.float32)
+        return 2.0 * level.astype(jnp.float32) / (LEVELS - 1) - 1.0
+
+    # Host-side steps of encode and decode, compiled once for chunks of one size
+
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def _prior_of(self, params, side, level, size):
+        position = self._from_level(level)
+        mean, scale = self._predict(params, side.astype(jnp.float32), position, size)
+        return mean, gaussian.scale_index(scale)
+
+    @functools.partial(jax.jit, static_argnums=(0, 5))
+    def _reconstruct(self, params, q, mean, level, shape):
+        return self._synthesise(params, q + mean, self._from_level(level), shape)
+
+    def _side_shape(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
+        return self._prior.side_shape(latent_size)
+
+    def _side_index(self, params: dict, level: np.ndarray, side: np.ndarray) -> np.ndarray:
+        """Table of each side symbol."""
+        if self.prior == "codebook":
+            scale = self._call(params, "side_scale", self._from_level(jnp.asarray(level)))
+            return np.asarray(gaussian.scale_index(scale))
+        one_lam = self.lams[0] == self.lams[1]
+        first = _GAUSSIAN + (np.zeros_like(level) if one_lam else level) * self.side
+        index = first[:, None, None, None] + np.arange(self.side, dtype=np.int32)
+        return np.broadcast_to(index, side.shape).astype(np.int32)
+
+    def _levels(self, lam: float | np.ndarray, items: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(self.level_of(lam), (len(items),)).astype(np.int32)
+
+    def _chunks(self, *arrays: np.ndarray):
+        """Equal chunks, the last filled up with copies: the same program for any batch."""
+        for start in range(0, len(arrays[0]), _CHUNK):
+            part = [a[start : start + _CHUNK] for a in arrays]
+            short = _CHUNK - len(part[0])
+            yield [np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for a in part]
+
+    def _check(self, features) -> None:
+        shape = tuple(np.shape(features))
+        if len(shape) != len(self.shape) + 1 or shape[-1] != self.shape[-1]:
+            raise VcmError(
+                f"features have shape {shape}; expected (N, {', '.join(map(str, self.shape))})"
+                + (" with any H and W" if self.spatial else "")
+                + ". PyTorch features are channels-first: transpose them."
+            )
+
+
+def _per_image(bits: jax.Array) -> jax.Array:
+    return bits.reshape(bits.shape[0], -1).sum(1)
+
+
+def _flat(x) -> np.ndarray:
+    return np.asarray(x, np.int32).reshape(len(x), -1)

@@ -1,0 +1,94 @@
+"""A data set by name: the procedural rooms, a Taskonomy copy, or a folder of labelled images."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vcmjax.data.folder import Folder, describe
+from vcmjax.data.loader import Source
+from vcmjax.data.rooms import Rooms
+from vcmjax.data.taskonomy import TASKS, Taskonomy
+from vcmjax.errors import DataError, UsageError
+from vcmjax.tasks import ROOMS, Task
+
+SPLITS = ("train", "val", "test")
+
+
+class Dataset(NamedTuple):
+    """What can be learned and read.
+
+    Attributes:
+      name: ``rooms``, or the folder's name.
+      tasks: The tasks that it labels, by name.
+      open: Split name to source; nothing is read before it is called.
+      identity: Changes when the examples do; names caches.
+    """
+
+    name: str
+    tasks: dict[str, Task]
+    open: Callable[[str], Source]
+    identity: str
+
+
+def rooms(counts: tuple[int, int, int], size: int, seed: int = 0) -> Dataset:
+    """Procedural rooms, `counts` of them in train, val and test."""
+    number = dict(zip(SPLITS, counts, strict=True))
+    return Dataset(
+        "rooms",
+        ROOMS,
+        lambda split: Rooms(split, number[split], size, seed),
+        f"rooms-{counts[0]}-{counts[1]}-{counts[2]}-{size}-{seed}",
+    )
+
+
+def directory(root: Path, size: int, tasks: Sequence[str] = (), void: int | None = None) -> Dataset:
+    """A Taskonomy copy (it has an ``rgb`` domain), or a folder as `Folder` reads it.
+
+    Args:
+      root: The data set's folder.
+      size: Side to which images are resized, in pixels.
+      tasks: Domains to read of a Taskonomy copy; a folder has one task.
+      void: Class index that is not scored, besides 255.
+
+    Raises:
+      DataError: `root` is not such a folder.
+      UsageError: A task that the data set does not label.
+    """
+    if not root.is_dir():
+        raise DataError(f"--data {root}: no such folder; expected 'rooms' or a folder of images.")
+    identity = f"{root.resolve().name}-{_listing_digest(root)}-{size}-{void}"
+    if any(root.glob("rgb/")) or any(root.glob("*_rgb/")) or any(root.glob("*/rgb/")):
+        names = tuple(tasks) or tuple(ROOMS)
+        check_tasks(names, TASKS, root.name)
+        return Dataset(
+            root.resolve().name,
+            {name: TASKS[name] for name in names},
+            lambda split: Taskonomy(root, split, names, size),
+            identity,
+        )
+    task = describe(root, void)
+    check_tasks(tasks, {task.name: task}, root.name)
+    return Dataset(
+        root.resolve().name,
+        {task.name: task},
+        lambda split: Folder(root, split, size, void, task.channels),
+        identity,
+    )
+
+
+def check_tasks(names: Sequence[str], known: dict[str, Task], where: str) -> None:
+    """Raise `UsageError` for a name that is not in `known`."""
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--task {name}: {where} has no such task; expected {', '.join(known)}.")
+
+
+def _listing_digest(root: Path) -> str:
+    """Digest of every file's name, size and time, so that a changed folder is read anew."""
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            state = path.stat()
+            digest.update(f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,88 @@
+"""What training a feature codec minimises: rate plus λ times the distortion of the task."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vcmjax.codecs.feature import LEVELS, FeatureCodec
+from vcmjax.tasks import Task
+from vcmjax.train import losses
+from vcmjax.train.loop import Problem, Runs
+
+VALIDATION_LEVELS = (32, 96, 160, 224)
+"""Rate levels of a conditioned model at which validation takes the R-D cost."""
+
+
+class Features(NamedTuple):
+    """Frozen features of one split, with what the distortion needs; leading axis images.
+
+    Attributes:
+      feature: (N, h, w, C) float32.
+      output: The head's output on `feature`, float16.
+      label: As in `vcmjax.tasks`, at the size the distortion is taken at.
+    """
+
+    feature: jax.Array
+    output: jax.Array
+    label: jax.Array
+
+
+def problem(
+    codec: FeatureCodec,
+    task: Task,
+    head: Callable[[jax.Array], jax.Array],
+    target: losses.Target,
+    pixels: int,
+    sample: jax.Array,
+) -> Problem:
+    """Training `codec` through the frozen `head`: L = bpp + λ·distortion (CVR eq. 12).
+
+    Args:
+      codec: What to train.
+      task: Form of outputs and labels.
+      head: Frozen, feature (B, h, w, C) to output.
+      target: Distortion, see `losses.distortion`.
+      pixels: Image pixels, height × width, by which bits are divided.
+      sample: (N, h, w, C) features for the codec's normalisation.
+    """
+
+    def distortion(output: jax.Array, data: Features) -> jax.Array:
+        reference = data.output.astype(jnp.float32)
+        return losses.distortion(task, target, head(output), reference, data.label)
+
+    def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
+        if not codec.prior:
+            return jnp.mean(far)
+        # Over √λ, so that neither end of the range of λ drowns the other.
+        return jnp.mean((bits / pixels + lam * far) / jnp.sqrt(lam))
+
+    def loss(params, key, run: Runs, train: Features, index):
+        data = Features(*(leaf[index] for leaf in train))
+        lam_key, noise_key = jax.random.split(key)
+        span = jax.random.uniform(lam_key, index.shape)
+        lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** span
+        output = codec.apply(params, noise_key, data.feature, lam)
+        far = distortion(output.feature, data)
+        total = lagrangian(output.bits, lam, far)
+        return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
+
+    def cost(params, run: Runs, val: Features, level: int):
+        levels = jnp.full(len(val.feature), level, jnp.int32)
+        if codec.prior:
+            output = codec.quantise(params, val.feature, levels).output
+        else:
+            lam = jnp.asarray(codec.lams[1])
+            output = codec.apply(params, jax.random.key(0), val.feature, lam)
+        lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** (level / (LEVELS - 1))
+        return lagrangian(output.bits, lam, distortion(output.feature, val))
+
+    def validate(params, run: Runs, val: Features):
+        conditioned = codec.prior and not math.isclose(*codec.lams)
+        levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
+        return jnp.mean(jnp.stack([cost(params, run, val, level) for level in levels]))
+
+    init = lambda key: codec.init(key, sample)  # noqa: E731
+    return Problem(init, loss, validate, ("loss", "bpp", "distortion"))

@@ -1,0 +1,104 @@
+"""What training a task network minimises: the task's own loss on random views of its images."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcmjax.data import loader
+from vcmjax.data.loader import Source
+from vcmjax.nets.hourglass import Hourglass
+from vcmjax.tasks import VOID, Task
+from vcmjax.train import augment, losses
+from vcmjax.train.loop import Problem
+
+LOSS_STRIDE = 2
+"""Image pixels per position at which a pixel loss is taken, along each side."""
+_VALIDATION_BATCH = 32
+Progress = Callable[[Iterable], Iterable]
+"""Wraps an iterable to show how far it has come, as `rich.progress.track` does."""
+
+
+class Labelled(NamedTuple):
+    """Images (N, H, W, 3) uint8 and their labels at full size."""
+
+    image: jax.Array
+    label: jax.Array
+
+
+def class_weights(task: Task, label: np.ndarray) -> np.ndarray:
+    """Weight of each class of a segmentation, 1/√frequency, of mean one over labelled pixels.
+
+    Rare classes count in the mean IoU as much as frequent ones do; weights are capped at 10.
+    """
+    counts = np.bincount(label[label != VOID], minlength=task.channels)[: task.channels]
+    weights = 1.0 / np.sqrt(np.maximum(counts, 1) / max(counts.sum(), 1))
+    weights = np.where(counts > 0, weights, 0.0)
+    weights /= max((weights * counts).sum() / max(counts.sum(), 1), 1e-9)
+    return np.minimum(weights, 10.0).astype(np.float32)
+
+
+def problem(task: Task, network: Hourglass, size: int, weights: np.ndarray | None) -> Problem:
+    """Training `network` on `Labelled` images of `size` × `size` pixels.
+
+    Args:
+      task: Form of labels and loss.
+      network: From `hourglass.hourglass(task)`.
+      size: Image side, in pixels.
+      weights: From `class_weights`, for segmentation.
+    """
+
+    def distance(output: jax.Array, label: jax.Array) -> jax.Array:
+        if task.kind != "segment" or weights is None:
+            return losses.to_labels(task, output, label)
+        weight = jnp.asarray(weights)[jnp.where(label == VOID, 0, label)]
+        return losses.to_labels(task, output, label, weight)
+
+    def reduced(label: jax.Array) -> jax.Array:
+        # Dense labels are read at the stride of the loss; maps of classes stay whole until cropped.
+        return label[:, ::LOSS_STRIDE, ::LOSS_STRIDE] if task.kind == "segment" else label
+
+    def example(key, image, label):
+        view_key, colour_key = jax.random.split(key)
+        if task.kind != "dense":  # a mirrored or scaled view has other normals and depths
+            view = augment.random_view(view_key)
+            image = augment.image_view(view, image)
+            label = augment.label_view(view, label) if task.kind == "segment" else label
+        return augment.colour_jitter(colour_key, image.astype(jnp.float32)), label
+
+    def loss(params, key, run, train: Labelled, index):
+        keys = jax.random.split(key, len(index))
+        image, label = jax.vmap(example)(keys, train.image[index], train.label[index])
+        output = network.decode(params, network.encode(params, image))
+        total = distance(output, reduced(label)).mean()
+        return total, total[None]
+
+    def validate(params, run, val: Labelled):
+        count = len(val.image) // _VALIDATION_BATCH * _VALIDATION_BATCH or len(val.image)
+        batch = min(_VALIDATION_BATCH, count)
+        parts = jax.tree.map(lambda a: a[:count].reshape(-1, batch, *a.shape[1:]), val)
+
+        def one(part: Labelled):
+            output = network.decode(params, network.encode(params, part.image))
+            return losses.to_labels(task, output, reduced(part.label)).mean()
+
+        return jax.lax.map(one, parts).mean()
+
+    return Problem(lambda key: network.init(key, size), loss, validate, ("loss",))
+
+
+def read(source: Source, tasks: Sequence[Task], progress: Progress = iter) -> dict[str, Labelled]:
+    """The whole of `source` in memory, one `Labelled` per task; dense labels at `LOSS_STRIDE`."""
+    images: list[np.ndarray] = []
+    labels: dict[str, list[np.ndarray]] = {task.name: [] for task in tasks}
+    for batch in progress(loader.batches(source, 32)):
+        images.append(batch["image"])
+        for task in tasks:
+            label = batch[task.name]
+            if task.kind == "dense":
+                label = label[:, ::LOSS_STRIDE, ::LOSS_STRIDE].astype(np.float16)
+            labels[task.name].append(label)
+    image = np.concatenate(images)
+    return {name: Labelled(image, np.concatenate(parts)) for name, parts in labels.items()}
