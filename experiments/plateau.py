@@ -40,6 +40,7 @@ class Config:
       learning_rate: Peak.
       latent: Latent channels.
       stride: Feature positions per latent position, along each side.
+      refine: Rounds of encoder-side refinement, for every method; 0 for none.
       views: Training views of a folder's images in all, at most; the rooms have one each.
       seeds: Training seeds.
       tolerance: Relative loss allowed at the plateau.
@@ -59,6 +60,7 @@ class Config:
     learning_rate: float = 1e-3
     latent: int = 64
     stride: int = 4
+    refine: int = 0
     views: int = 3000
     seeds: tuple[int, ...] = (0,)
     tolerance: float = 0.02
@@ -108,6 +110,7 @@ def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = Fals
         target=config.target,
         separate=config.separate,
         views=config.views,
+        refine=config.refine,
         parallel=parallel,
         skip_bad=skip_bad,
     )
@@ -119,7 +122,7 @@ def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = Fals
         study.run(task, network, lams, latent_channels=config.latent, stride=config.stride)
     results = {
         "schema": 1,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(config) | {"data": data.name},
         "seeds": list(config.seeds),
         **harness.provenance(),
         "seconds": round(time.monotonic() - started, 1),
@@ -186,6 +189,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     parser.add_argument("--seeds", type=int, help="number of training seeds")
     parser.add_argument("--steps", type=int, help="optimiser steps per model")
     parser.add_argument("--target", choices=("network", "labels", "mix"), help="distortion")
+    parser.add_argument("--refine", type=int, help="rounds of encoder-side refinement (default 0)")
     parser.add_argument("--separate-models", action="store_true", help="one model per λ")
     parser.add_argument("--tolerance", type=float, help="relative loss allowed at the plateau")
     parser.add_argument("--void", type=int, help="class index not scored, besides 255")
@@ -198,6 +202,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         "lams": options.lams and tuple(sorted(options.lams)),
         "steps": options.steps,
         "target": options.target,
+        "refine": options.refine,
         "tolerance": options.tolerance,
         "void": options.void,
     }
@@ -212,6 +217,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         raise UsageError(f"--seed {first} --seeds {number}: expected 0 or more, and 1 or more.")
     if config.steps < 1 or config.steps % 100:
         raise UsageError(f"--steps {config.steps}: expected a positive multiple of 100.")
+    if config.refine < 0:
+        raise UsageError(f"--refine {config.refine}: expected 0 or more rounds.")
     if not 0 <= config.tolerance < 1:
         raise UsageError(f"--tolerance {config.tolerance}: expected a share from 0 to below 1.")
     seeds = tuple(range(first, first + number))

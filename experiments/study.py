@@ -23,12 +23,13 @@ from vcmjax.evaluate.measure import Measurement
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
 from vcmjax.train import codec as codec_training
-from vcmjax.train import loop
+from vcmjax.train import loop, losses
 from vcmjax.train.losses import Target
 
 PRIORS = {"control": None, "hyperprior": "spatial", "ours": "codebook"}
 """Method to entropy model; all share transforms and training budget."""
 _EXAMPLES = 6
+_VALIDATED = 128
 
 
 class Model(NamedTuple):
@@ -55,6 +56,7 @@ class Study:
     target: Target
     separate: bool
     views: int
+    refine: int = 0
     parallel: bool = False
     skip_bad: bool = False
     _tasks: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -84,10 +86,14 @@ class Study:
             return self._train(method, task, head, splits, lams, latent_channels, stride)
 
         def measured(model: Model, split: str, level: int) -> Measurement:
-            return _kept(
-                model.directory / f"{split}_{level}.npz",
-                lambda: _measure(model, task, head, splits[split], level),
-            )
+            def compute() -> Measurement:
+                refined = self._refinement(model, task, head, splits[split])
+                return measure.measure(
+                    model.codec, model.result.params, model.frozen, task, head, splits[split], level,
+                    refined,
+                )  # fmt: skip
+
+            return _kept(model.directory / f"{split}_{level}.npz", compute)
 
         original = {"val": measure.head_statistics(task, head, splits["val"].feature, splits["val"].label)}
         control = list(train("control").values())
@@ -183,6 +189,18 @@ class Study:
         """The model for a grid level, and the rate level to run it at."""
         return (trained[seed, level], 0) if self.separate else (trained[seed, 0], level)
 
+    def _refinement(
+        self, model: Model, task: Task, head, split: features.Split
+    ) -> measure.Refinement | None:
+        """Symbols are refined towards the uncompressed output, which the encoder always has."""
+        if not self.refine or not model.codec.prior:
+            return None
+        reference = jnp.asarray(split.output, jnp.float32)
+        return measure.Refinement(
+            self.refine,
+            lambda feature, index: losses.to_network(task, head(feature), reference[index]),
+        )
+
     def _features(self, task: Task, network: TaskNetwork, split: str) -> features.Split:
         source = self.data.open(split)
         if self.skip_bad:
@@ -212,7 +230,11 @@ class Study:
             codec_training.Features(*map(jnp.asarray, _without_labels(splits[s], task, self.target)))
             for s in ("train", "val")
         )
-        options = loop.Options(self.steps, learning_rate=self.learning_rate)
+        chunk = 200 if self.steps % 200 == 0 else 100
+        options = loop.Options(self.steps, learning_rate=self.learning_rate, chunk=chunk)
+        # Enough to choose a checkpoint by, in a tenth of the training time.
+        few = np.linspace(0, len(val.feature) - 1, min(len(val.feature), _VALIDATED)).astype(int)
+        val = jax.tree.map(lambda leaf: leaf[few], val)
         wanted = [(seed, i) for seed in self.seeds for i in range(len(ranges))]
         # Separate models of one method differ in λ alone, which training takes as an argument.
         groups = [wanted] if self.parallel else [[one] for one in wanted]
@@ -244,8 +266,9 @@ class Study:
     def _write_examples(self, task, network, head, split, model: Model, level: int) -> None:
         chosen = np.linspace(0, len(split.feature) - 1, _EXAMPLES).astype(int)
         part = split._replace(feature=split.feature[chosen], label=split.label[chosen])
+        refined = self._refinement(model, task, head, part)
         decoded, measured = measure.reconstruction(
-            model.codec, model.result.params, model.frozen, part, level
+            model.codec, model.result.params, model.frozen, part, level, refined
         )
         source = self.data.open("test")
         shown = [
@@ -345,11 +368,6 @@ def _without_labels(split: features.Split, task: Task, target: Target) -> tuple:
         step = label.shape[1] // split.output.shape[1]
         label = label[:, step // 2 :: step, step // 2 :: step]
     return split.feature, split.output, label
-
-
-def _measure(model: Model, task: Task, head, split: features.Split, level: int) -> Measurement:
-    params = model.result.params
-    return measure.measure(model.codec, params, model.frozen, task, head, split, level)
 
 
 def _kept(path: Path, compute: Callable[[], Measurement]) -> Measurement:

@@ -49,7 +49,6 @@ class Symbols(NamedTuple):
 
     side: jax.Array
     latent: jax.Array
-    latent_index: jax.Array
     output: Output
 
 
@@ -186,16 +185,40 @@ class FeatureCodec:
         position = self._from_level(level)
         latent = self._analyse(params, features, position)
         side = jnp.round(self._call(params, "analyse", latent, position))
-        mean, scale = self._predict(params, side, position, latent.shape[1:-1])
+        mean, _ = self._predict(params, side, position, latent.shape[1:-1])
         q = jnp.round(latent - mean)
-        output = Output(
-            self._synthesise(params, q + mean, position, features.shape),
+        output = self.restore(params, side, q, level, features.shape[1:])
+        return Symbols(side.astype(jnp.int32), q.astype(jnp.int32), output)
+
+    @functools.partial(jax.jit, static_argnums=(0, 5))
+    def restore(
+        self, params: dict, side: jax.Array, q: jax.Array, level: jax.Array, shape: tuple[int, ...]
+    ) -> Output:
+        """What symbols mean and cost; differentiable in `q` given as floats.
+
+        Args:
+          params: From `init`.
+          side: Integers as in `Symbols`.
+          q: Integers as in `Symbols.latent`.
+          level: int (B,), rate levels.
+          shape: Of one feature.
+        """
+        position = self._from_level(level)
+        side = side.astype(jnp.float32)
+        mean, scale = self._predict(params, side, position, q.shape[1:-1])
+        return Output(
+            self._synthesise(params, q + mean, position, shape),
             _per_image(gaussian.bits(q, scale)),
             _per_image(self._call(params, "side_bits", side, position)),
         )
-        return Symbols(
-            side.astype(jnp.int32), q.astype(jnp.int32), gaussian.scale_index(scale), output
-        )
+
+    def latent_bits(
+        self, params: dict, side: jax.Array, q: jax.Array, level: jax.Array
+    ) -> jax.Array:
+        """Bits of each latent symbol, shape of `q`; arguments as in `restore`."""
+        position = self._from_level(level)
+        _, scale = self._predict(params, side.astype(jnp.float32), position, q.shape[1:-1])
+        return gaussian.bits(q, scale)
 
     # Bytes
 
@@ -214,13 +237,12 @@ class FeatureCodec:
             w = jnp.broadcast_to(w, (w.shape[0], self.side))
             mass = np.exp2(-np.asarray(self._call(params, "side_bits", w, positions), np.float64))
             mass = mass.reshape(len(levels), len(grid), self.side).transpose(0, 2, 1)
-            for pmf in mass.reshape(-1, len(grid)):
-                kept = np.flatnonzero(pmf > 2.0**-17)
-                first, last = (kept[0], kept[-1]) if len(kept) else (_SIDE_RANGE, _SIDE_RANGE)
-                inside = pmf[first : last + 1]
-                rows = rows + tables.from_pmf_rows([inside], [max(1.0 - inside.sum(), 0.0)])
-                offsets = np.append(offsets, np.int32(grid[first]))
-        return Tables(tables.CdfTables.from_rows(rows), np.asarray(offsets, np.int32))
+            ranges = [_likely(pmf) for pmf in mass.reshape(-1, len(grid))]
+            inside = [pmf[r] for pmf, r in zip(mass.reshape(-1, len(grid)), ranges, strict=True)]
+            tails = [max(1.0 - pmf.sum(), 0.0) for pmf in inside]
+            rows = [*rows, *tables.from_pmf_rows(inside, tails)]
+            offsets = np.concatenate([offsets, [grid[r.start] for r in ranges]])
+        return Tables(tables.CdfTables.from_rows(rows), offsets.astype(np.int32))
 
     def encode(
         self, params: dict, frozen: Tables, features: np.ndarray, lam: float | np.ndarray
@@ -243,15 +265,22 @@ class FeatureCodec:
         streams: list[bytes] = []
         for x, level in self._chunks(np.asarray(features, np.float32), self._levels(lam, features)):
             symbols = self.quantise(params, x, level)
-            side, index = np.asarray(symbols.side), self._side_index(params, level, symbols.side)
-            # The prior as the decoder will compute it, by the same compiled function.
-            _, latent_index = self._prior_of(params, side, level, symbols.latent.shape[1:-1])
-            values = np.concatenate([_flat(side), _flat(symbols.latent)], axis=1)
-            indexes = np.concatenate([_flat(index), _flat(latent_index)], axis=1)
-            streams += range_coder.encode_batch(
-                values - frozen.offsets[indexes], indexes, frozen.cdf
-            )
+            streams += self.write(params, frozen, symbols.side, symbols.latent, level)
         return streams[: len(features)]
+
+    def write(
+        self, params: dict, frozen: Tables, side: np.ndarray, latent: np.ndarray, level: np.ndarray
+    ) -> list[bytes]:
+        """The bytes of symbols as `quantise` or `refine.refine` gives them; arguments as there."""
+        streams: list[bytes] = []
+        for s, q, at in self._chunks(np.asarray(side), np.asarray(latent), np.asarray(level)):
+            # The prior as the decoder will compute it, by the same compiled function.
+            _, index = self._prior_of(params, s, at, q.shape[1:-1])
+            indexes = [_flat(self._side_index(params, at, s)), _flat(index)]
+            tables = np.concatenate(indexes, axis=1)
+            values = np.concatenate([_flat(s), _flat(q)], axis=1) - frozen.offsets[tables]
+            streams += range_coder.encode_batch(values, tables, frozen.cdf)
+        return streams[: len(side)]
 
     def decode(
         self,
@@ -332,7 +361,7 @@ class FeatureCodec:
         fixed = jax.lax.stop_gradient(params["statistics"])
         x = self._synthesis.apply(params["synthesis"], latent, position)
         if self.spatial:
-            x = x[:, : shape[-3], : shape[-2]]
+            x = x[:, : shape[-3], : shape[-2]]  # `shape` may have the batch axis or not
         return x * fixed["scale"] + fixed["mean"]
 
     def _pad(self, x: jax.Array) -> jax.Array:
@@ -397,6 +426,12 @@ class FeatureCodec:
 
 def _per_image(bits: jax.Array) -> jax.Array:
     return bits.reshape(bits.shape[0], -1).sum(1)
+
+
+def _likely(pmf: np.ndarray) -> slice:
+    """The range outside which masses are below what a 16-bit table can tell from an escape."""
+    kept = np.flatnonzero(pmf > 2.0**-17)
+    return slice(kept[0], kept[-1] + 1) if len(kept) else slice(_SIDE_RANGE, _SIDE_RANGE + 1)
 
 
 def _flat(x) -> np.ndarray:

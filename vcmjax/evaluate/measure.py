@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vcmjax.codecs.feature import FeatureCodec, Tables
+from vcmjax.codecs import refine
+from vcmjax.codecs.feature import FeatureCodec, Symbols, Tables
 from vcmjax.data.features import Split
 from vcmjax.evaluate import metrics
 from vcmjax.tasks import Task
@@ -32,6 +33,13 @@ class Measurement(NamedTuple):
     statistics: metrics.Statistics
 
 
+class Refinement(NamedTuple):
+    """How symbols are refined before they are written, see `refine.refine`."""
+
+    rounds: int
+    distortion: Callable[[jax.Array, np.ndarray], jax.Array]
+
+
 def head_statistics(
     task: Task, head: Callable[[jax.Array], jax.Array], feature: np.ndarray, label: np.ndarray
 ) -> metrics.Statistics:
@@ -53,7 +61,12 @@ def prediction(
 
 
 def reconstruction(
-    codec: FeatureCodec, params: dict, frozen: Tables | None, split: Split, level: int
+    codec: FeatureCodec,
+    params: dict,
+    frozen: Tables | None,
+    split: Split,
+    level: int,
+    refined: Refinement | None = None,
 ) -> tuple[np.ndarray, Measurement]:
     """What the decoder gets, and what it cost; scores are left empty.
 
@@ -67,18 +80,24 @@ def reconstruction(
     lam = float(codec.lam_of(level))
     if frozen is None:
         run = jax.jit(lambda x: codec.apply(params, jax.random.key(0), x, jnp.asarray(lam)).feature)
-        parts = [
-            run(split.feature[start : start + _BATCH]) for start in range(0, count, _BATCH)
-        ]
+        parts = [run(split.feature[start : start + _BATCH]) for start in range(0, count, _BATCH)]
         none = np.zeros(count)
         return np.concatenate(parts), Measurement(none.astype(int), none, none, {})
-    streams = codec.encode(params, frozen, split.feature, lam)
+    levels = np.full(count, level, np.int32)
+    if refined is None:
+        symbols = _quantised(codec, params, split.feature, levels)
+    else:
+        pixels = split.image_shape[0] * split.image_shape[1]
+        symbols = refine.refine(
+            codec, params, split.feature, levels, refined.distortion, pixels, refined.rounds
+        )
+    streams = codec.write(params, frozen, symbols.side, symbols.latent, levels)
     decoded = codec.decode(params, frozen, streams, lam, split.feature.shape[1:-1])
-    expected, bits, side_bits = _evaluation(codec, params, split.feature, level)
-    if not np.allclose(decoded, expected, atol=1e-3):
+    if not np.allclose(decoded, symbols.output.feature, atol=1e-3):
         raise AssertionError("decoded features differ from the evaluation-mode reconstruction")
+    output = symbols.output
     length = np.array([len(stream) for stream in streams])
-    return decoded, Measurement(length, bits, side_bits, {})
+    return decoded, Measurement(length, np.asarray(output.bits), np.asarray(output.side_bits), {})
 
 
 def measure(
@@ -89,19 +108,19 @@ def measure(
     head: Callable[[jax.Array], jax.Array],
     split: Split,
     level: int,
+    refined: Refinement | None = None,
 ) -> Measurement:
     """Code every image of `split`, decode it, finish the task, and score it."""
-    feature, measured = reconstruction(codec, params, frozen, split, level)
+    feature, measured = reconstruction(codec, params, frozen, split, level, refined)
     return measured._replace(statistics=head_statistics(task, head, feature, split.label))
 
 
-def _evaluation(codec, params, feature, level):
+def _quantised(codec, params, feature, levels) -> Symbols:
     parts = []
     for start in range(0, len(feature), _BATCH):
-        x = feature[start : start + _BATCH]
-        output = codec.quantise(params, x, np.full(len(x), level, np.int32)).output
-        parts.append((output.feature, output.bits, output.side_bits))
-    return tuple(np.concatenate(leaves) for leaves in zip(*parts, strict=True))
+        chosen = slice(start, start + _BATCH)
+        parts.append(codec.quantise(params, feature[chosen], levels[chosen]))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def _full_size(task: Task, output: jax.Array, label_shape: tuple[int, ...]) -> jax.Array:

@@ -26,7 +26,7 @@ class Analysis(nn.Module):
         """Transform; H and W are multiples of `stride`, a power of two."""
         x = Film()(nn.Conv(self.hidden, (3, 3))(feature), level)
         for _ in range(self.stride.bit_length() - 1):
-            x = nn.Conv(self.hidden, (5, 5), strides=2)(nn.leaky_relu(x))
+            x = nn.Conv(self.hidden, (3, 3), strides=2)(nn.leaky_relu(x))
             x = Film()(x, level)
         x = ResidualBlock(normalise=False)(x)
         return LATENT_GAIN * nn.Conv(self.latent_channels, (3, 3))(nn.leaky_relu(x))
@@ -44,8 +44,11 @@ class Synthesis(nn.Module):
         """Transform back."""
         x = Film()(nn.Conv(self.hidden, (3, 3))(latent / LATENT_GAIN), level)
         x = ResidualBlock(normalise=False)(x)
-        for _ in range(self.stride.bit_length() - 1):
-            x = upsample(nn.Conv(4 * self.hidden, (3, 3))(nn.leaky_relu(x)))
+        ups = self.stride.bit_length() - 1
+        for up in range(ups):
+            # Half the width at full size, where most of the time goes.
+            width = self.hidden // 2 if up == ups - 1 else self.hidden
+            x = upsample(nn.Conv(4 * width, (3, 3))(nn.leaky_relu(x)))
             x = Film()(x, level)
         return nn.Conv(self.channels, (3, 3))(nn.leaky_relu(x))
 

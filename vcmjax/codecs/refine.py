@@ -1,0 +1,112 @@
+"""Encoder-side refinement: symbols changed one by one where that lowers rate + λ·distortion.
+
+The analysis transform is trained to be good on average; for a given image there are better symbols.
+The decoder is untouched and the stream needs no flag.
+
+Source: the idea of Campos et al. 2019, arXiv:1906.01223 (content-adaptive optimisation); the greedy
+search over ±1 changes is our own, after the project's study found ten rounds of it as good as 300
+steps of stochastic Gumbel annealing.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcmjax.codecs.feature import FeatureCodec, Symbols
+
+_BATCH = 32
+_CANDIDATES = 8
+
+
+def refine(
+    codec: FeatureCodec,
+    params: dict,
+    features: np.ndarray,
+    level: np.ndarray,
+    distortion: Callable[[jax.Array, np.ndarray], jax.Array],
+    pixels: int,
+    rounds: int,
+) -> Symbols:
+    """Symbols of `features` whose R-D cost is no greater, and usually less, than `quantise`'s.
+
+    Each round ranks every ±1 change of a latent by the change of rate, and of distortion to first
+    order; tries the best eight alone and jointly; and keeps the best if the cost really falls.
+
+    Args:
+      codec: With a prior.
+      params: Trained.
+      features: (N, *shape).
+      level: int (N,), rate levels.
+      distortion: (reconstruction (B, *shape), indexes (B,) of the images) to (B,), in the unit
+        that λ was trained with.
+      pixels: Image pixels, by which bits are divided.
+      rounds: At most this many changes per image, ≥ 0.
+    """
+    starts = range(0, len(features), _BATCH)
+    parts = []
+    for start in starts:
+        index = np.minimum(np.arange(start, start + _BATCH), len(features) - 1)
+        symbols = codec.quantise(params, features[index], level[index])
+        lam = jnp.asarray(codec.lam_of(level[index]), jnp.float32)
+        step = _round(codec, distortion, pixels)
+        q = symbols.latent.astype(jnp.float32)
+        shape = features.shape[1:]
+        for _ in range(rounds):
+            q, changed = step(params, symbols.side, q, level[index], lam, index, shape)
+            if not bool(changed):
+                break
+        output = codec.restore(params, symbols.side, q, level[index], shape)
+        parts.append(Symbols(symbols.side, q.astype(jnp.int32), output))
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(features)], *parts)
+    return joined
+
+
+@functools.lru_cache(maxsize=8)
+def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
+    """One compiled round of `refine` for a batch."""
+
+    def cost(params, side, q, level, lam, index, shape):
+        output = codec.restore(params, side, q, level, shape)
+        return output.bits / pixels + lam * distortion(output.feature, index)
+
+    @functools.partial(jax.jit, static_argnums=6)
+    def step(params, side, q, level, lam, index, shape):
+        batch, size = q.shape[0], q[0].size
+
+        def total(q):
+            far = distortion(codec.restore(params, side, q, level, shape).feature, index)
+            return jnp.sum(lam * far)
+
+        slope = jax.grad(total)(q)
+        # The rate is separable, so its change is exact; the distortion's is to first order.
+        here = codec.latent_bits(params, side, q, level)
+        gains = [
+            (codec.latent_bits(params, side, q + sign, level) - here) / pixels + sign * slope
+            for sign in (1.0, -1.0)
+        ]
+        ranked = jnp.concatenate([gain.reshape(batch, -1) for gain in gains], axis=1)
+        value, best = jax.lax.top_k(-ranked, _CANDIDATES)
+        change = jax.nn.one_hot(best % size, size) * jnp.where(best < size, 1.0, -1.0)[..., None]
+        # Jointly: all that promise a gain by themselves.
+        joint = jnp.sum(change * (value > 0)[..., None], axis=1, keepdims=True)
+        trials = jnp.concatenate([jnp.zeros_like(joint), change, joint], axis=1)
+        tried = q[:, None] + trials.reshape(batch, -1, *q.shape[1:])
+        number = tried.shape[1]
+        repeat = lambda x: jnp.repeat(x, number, axis=0)  # noqa: E731
+        costs = cost(
+            params,
+            repeat(side),
+            tried.reshape(-1, *q.shape[1:]),
+            repeat(level),
+            repeat(lam),
+            repeat(index),
+            shape,
+        ).reshape(batch, number)
+        # The first trial is no change at all, so that ties and losses leave things as they are.
+        chosen = jnp.argmin(costs, axis=1)
+        return tried[jnp.arange(batch), chosen], jnp.any(chosen > 0)
+
+    return step
