@@ -23,20 +23,19 @@ _PACKAGES = ("vcmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 
 
 def main(run: Callable[[], None]) -> None:
-    """Call `run`; bad input ends in one line and status 2, Ctrl-C in status 130, never a traceback."""
+    """Call `run`; bad input ends in one line and status 2, Ctrl-C in status 130."""
     handler = rich.logging.RichHandler(console=CONSOLE, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("vcmjax").setLevel(logging.INFO)
     try:
         run()
-    except VcmError as error:
-        CONSOLE.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except OSError as error:
+    except (VcmError, OSError) as error:
         CONSOLE.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        CONSOLE.print("interrupted; what is finished is kept, and the same command goes on from there")
+        CONSOLE.print(
+            "interrupted; what is finished is kept, and the same command goes on from there"
+        )
         # Threads of the data loader and of the checkpoint writer must not hold the exit up.
         os._exit(130)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import rich.console
 
 from experiments import harness, task_networks
-from experiments.study import Study
+from experiments.study import PRIORS, Study
 from vcmjax.data import dataset
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import plots, tables
@@ -29,8 +29,8 @@ class Config:
 
     Attributes:
       data: ``rooms`` or a folder.
-      tasks: Task names.
-      methods: Those compared with Original and Control Group.
+      tasks: Task names; empty for those of CVR Table 3 that the data set labels, or all it has.
+      methods: Those compared with Original; without control, the plateau is relative to Original.
       counts: Rooms in train, val and test; a folder has its own.
       size: Image side in pixels.
       lams: λ grid, ascending; empty for the task's own (`LAMS`).
@@ -50,7 +50,7 @@ class Config:
 
     data: str = "rooms"
     tasks: tuple[str, ...] = ("segment_semantic",)
-    methods: tuple[str, ...] = ("hyperprior", "ours")
+    methods: tuple[str, ...] = ("control", "hyperprior", "ours")
     counts: tuple[int, int, int] = (3000, 300, 300)
     size: int = 128
     lams: tuple[float, ...] = ()
@@ -71,7 +71,7 @@ class Config:
 PRESETS = {
     "smoke": {"counts": (256, 64, 64), "steps": 100, "views": 400, "network_steps": 200},
     "default": {},
-    "full": {"tasks": TABLE_3, "steps": 6000, "counts": (6000, 500, 500), "seeds": (0, 1, 2)},
+    "full": {"tasks": (), "steps": 6000, "counts": (6000, 500, 500), "seeds": (0, 1, 2)},
 }
 
 LAMS = {
@@ -115,7 +115,7 @@ def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = Fals
         skip_bad=skip_bad,
     )
     networks = task_networks.Config(config.counts, config.network_steps, size=config.size)
-    for name in config.tasks:
+    for name in chosen_tasks(config, data):
         task = data.tasks[name]
         lams = config.lams or LAMS[task.kind]
         network = task_networks.network_for(data, task, networks, study.cache)
@@ -145,6 +145,12 @@ def open_data(config: Config) -> dataset.Dataset:
     return data
 
 
+def chosen_tasks(config: Config, data: dataset.Dataset) -> tuple[str, ...]:
+    """Names of the tasks to run."""
+    known = tuple(name for name in TABLE_3 if name in data.tasks)
+    return config.tasks or known or tuple(data.tasks)
+
+
 def draw(out: Path) -> None:
     """Draw the figures of ``out/results.json``, from that file and the examples beside it."""
     results = tables.read(out / "results.json")
@@ -169,7 +175,9 @@ def _claim(out: Path, config: Config) -> None:
             )
     out.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(out).free < 2**30:
-        raise UsageError(f"--out {out}: less than 1 GiB free; expected room for models and features.")
+        raise UsageError(
+            f"--out {out}: less than 1 GiB free; expected room for models and features."
+        )
     harness.write_json(path, new)
 
 
@@ -183,6 +191,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     parser.add_argument("--preset", choices=PRESETS, default="default")
     parser.add_argument("--data", help="'rooms' (default) or a folder of labelled images")
     parser.add_argument("--task", nargs="+", help="task names, or all (the four of CVR Table 3)")
+    parser.add_argument("--methods", nargs="+", choices=tuple(PRIORS), help="methods to compare")
     parser.add_argument("--out", type=Path, help="folder of results (default runs/PRESET)")
     parser.add_argument("--lams", nargs="+", type=float, help="λ grid")
     parser.add_argument("--seed", type=int, help="first training seed")
@@ -199,6 +208,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     preset = PRESETS[options.preset]
     chosen = {
         "data": options.data,
+        "methods": options.methods and tuple(dict.fromkeys(options.methods)),
         "lams": options.lams and tuple(sorted(options.lams)),
         "steps": options.steps,
         "target": options.target,
@@ -209,14 +219,18 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     chosen = {name: value for name, value in chosen.items() if value is not None}
     config = dataclasses.replace(Config(), **{**preset, **chosen})
     if options.task:
-        tasks = TABLE_3 if options.task == ["all"] else tuple(dict.fromkeys(options.task))
+        tasks = () if options.task == ["all"] else tuple(dict.fromkeys(options.task))
         config = dataclasses.replace(config, tasks=tasks)
+    elif config.data != "rooms":
+        config = dataclasses.replace(config, tasks=())
     first = options.seed if options.seed is not None else config.seeds[0]
     number = options.seeds if options.seeds is not None else len(config.seeds)
     if first < 0 or number < 1:
         raise UsageError(f"--seed {first} --seeds {number}: expected 0 or more, and 1 or more.")
     if config.steps < 1 or config.steps % 100:
         raise UsageError(f"--steps {config.steps}: expected a positive multiple of 100.")
+    if config.methods == ("control",):
+        raise UsageError("--methods control: expected hyperprior or ours besides.")
     if config.refine < 0:
         raise UsageError(f"--refine {config.refine}: expected 0 or more rounds.")
     if not 0 <= config.tolerance < 1:
@@ -235,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = rich.console.Console()
     console.print(tables.table(results))
     console.print(tables.caption(results))
-    console.print(f"{options.out / 'results.json'} and its figures, after {results['seconds']:.0f} s")
+    console.print(
+        f"{options.out / 'results.json'} and its figures, after {results['seconds']:.0f} s"
+    )
 
 
 if __name__ == "__main__":

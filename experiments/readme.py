@@ -1,8 +1,9 @@
-"""Write the tables of README.md anew from the committed results.
+"""Write the tables of README.md, and draw its figures, anew from the committed results.
 
 Run:    python -m experiments.readme
-Expect: each block between ``<!-- results: NAME -->`` and ``<!-- end -->`` holds the table of
-        experiments/results/NAME.json, and ``<!-- recipes: DATA -->`` the comparison of recipes
+Expect: experiments/results/NAME.png for each plateau_*.json there, and an example page where
+        NAME_examples.npz lies beside it; in README.md each block from ``<!-- results: NAME -->`` to
+        ``<!-- end -->`` holds the table of NAME.json, ``<!-- recipes: DATA -->`` the recipes
 """
 
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vcmjax.evaluate import tables
+from vcmjax.evaluate import plots, tables
 from vcmjax.evaluate.plateau import bits_at
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +41,9 @@ def recipes(name: str) -> str:
 
 def _cell(results: dict) -> str:
     rows = [r for r in results["rows"] if r["split"] == "val" and r["task"] == "segment_semantic"]
-    (wanted,) = (r["metrics"]["miou"] for r in rows if r["method"] == "original" and r["seed"] is None)
+    (wanted,) = (
+        r["metrics"]["miou"] for r in rows if r["method"] == "original" and r["seed"] is None
+    )
     bits = []
     for seed in results["seeds"]:
         curve = [r for r in rows if r["method"] == "ours" and r["seed"] == seed]
@@ -52,13 +55,23 @@ def _cell(results: dict) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Rewrite README.md in place."""
+    """Rewrite README.md in place and redraw its figures."""
     del arguments
+    for results in sorted(RESULTS.glob("plateau_*.json")):
+        content = tables.read(results)
+        plots.rate_performance(content, results.with_suffix(".png"))
+        examples = results.with_name(f"{results.stem}_examples.npz")
+        if examples.exists():
+            plots.examples(examples, content, examples.with_suffix(".png"))
     path = ROOT / "README.md"
 
     def block(match: re.Match) -> str:
         kind, name = match.groups()
-        made = recipes(name) if kind == "recipes" else tables.markdown(tables.read(RESULTS / f"{name}.json"))
+        made = (
+            recipes(name)
+            if kind == "recipes"
+            else tables.markdown(tables.read(RESULTS / f"{name}.json"))
+        )
         return f"<!-- {kind}: {name} -->\n{made}\n<!-- end -->"
 
     path.write_text(_BLOCK.sub(block, path.read_text()))

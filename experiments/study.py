@@ -5,6 +5,7 @@ anywhere goes on from there; rows, intervals and plateaus follow from those file
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import harness
+from experiments.rows import Row
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.data import dataset, features, loader
 from vcmjax.errors import DataError
-from vcmjax.evaluate import bootstrap, measure, metrics, plateau
+from vcmjax.evaluate import measure, metrics, plateau
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
@@ -39,6 +41,18 @@ class Model(NamedTuple):
     result: loop.Result
     frozen: Tables | None
     directory: Path
+
+
+Models = dict[tuple[int, int], Model]
+"""Trained codecs of one method by seed and grid index; a conditioned one has index 0."""
+
+
+class Place(NamedTuple):
+    """What every step on one task needs: the task, its frozen head, and features by split."""
+
+    task: Task
+    head: Callable[[jax.Array], jax.Array]
+    splits: dict[str, features.Split]
 
 
 @dataclasses.dataclass
@@ -74,123 +88,169 @@ class Study:
         }
 
     def run(
-        self, task: Task, network: TaskNetwork, lams: Sequence[float], latent_channels: int, stride: int
+        self,
+        task: Task,
+        network: TaskNetwork,
+        lams: Sequence[float],
+        latent_channels: int,
+        stride: int,
     ) -> None:
         """Compare the methods on `task`: validation decides, then the test split is read once."""
-        head = lambda x: network.network.decode(network.params, x)  # noqa: E731
-        splits = {split: self._features(task, network, split) for split in ("train", "val")}
-        height, width = splits["val"].image_shape
         lams = sorted(lams)
-
-        def train(method: str) -> dict[tuple[int, int], Model]:
-            return self._train(method, task, head, splits, lams, latent_channels, stride)
-
-        def measured(model: Model, split: str, level: int) -> Measurement:
-            def compute() -> Measurement:
-                refined = self._refinement(model, task, head, splits[split])
-                return measure.measure(
-                    model.codec, model.result.params, model.frozen, task, head, splits[split], level,
-                    refined,
-                )  # fmt: skip
-
-            return _kept(model.directory / f"{split}_{level}.npz", compute)
-
-        original = {"val": measure.head_statistics(task, head, splits["val"].feature, splits["val"].label)}
-        control = list(train("control").values())
-        on_val = [metrics.scores(task, measured(m, "val", 255).statistics) for m in control]
-        wanted = float(np.mean([scores[task.metric] for scores in on_val]))
-
-        models = {method: train(method) for method in self.methods}
-        found: dict[tuple[str, int], plateau.Plateau] = {}
-        grid = range(len(lams)) if self.separate else models_levels(models, lams)
-        pixels = height * width
-        with harness.steps(f"{task.name}: measuring", len(models) * len(self.seeds)) as progress:
-            for method, trained in models.items():
-                for seed in self.seeds:
-
-                    def evaluate(level: int, trained=trained, seed=seed) -> tuple[float, float]:
-                        model, at = self._at(trained, seed, level)
-                        result = measured(model, "val", at)
-                        bpp = 8 * result.bytes.mean() / pixels
-                        return bpp, metrics.scores(task, result.statistics)[task.metric]
-
-                    found[method, seed] = plateau.search(
-                        evaluate, grid, wanted, self.tolerance, task.higher_is_better,
-                        refine=not self.separate,
-                    )  # fmt: skip
-                    progress(len(found))
-
+        head = functools.partial(network.network.decode, network.params)
+        splits = {split: self._features(task, network, split) for split in ("train", "val")}
+        at = Place(task, head, splits)
+        control = []
+        if "control" in self.methods:
+            control = list(self._train("control", at, [1.0], latent_channels, stride).values())
+        reference = [self._measured(model, 0, at, "val").statistics for model in control]
+        reference = reference or [self._original(at, "val").statistics]
+        wanted = float(np.mean([metrics.scores(task, r)[task.metric] for r in reference]))
+        coded = [method for method in self.methods if PRIORS[method]]
+        models = {m: self._train(m, at, lams, latent_channels, stride) for m in coded}
+        grid = list(range(len(lams))) if self.separate else _levels(models, lams)
+        found = self._search(models, at, grid, wanted)
         # Every choice is made; only now is the test split read.
         splits["test"] = self._features(task, network, "test")
-        original["test"] = measure.head_statistics(
-            task, head, splits["test"].feature, splits["test"].label
-        )
         self._tasks[task.name] = {
             "kind": task.kind,
             "metric": task.metric,
             "higher_is_better": task.higher_is_better,
             "classes": list(task.classes),
             "tolerance": self.tolerance,
+            "reference": "control" if control else "original",
             "network": network.fingerprint,
         }
-        recipe = ("separate" if self.separate else "conditioned") + f"/{self.target}"
         for split in ("val", "test"):
-            row = Row(task, recipe, split, (height, width))
-            none = np.zeros(len(splits[split].feature))
-            self._rows += row.of(
-                "original", None, None, {None: Measurement(none, none, none, original[split])}
-            )
-            by_seed = {s: measured(m, split, 255) for s, m in zip(self.seeds, control, strict=True)}
-            self._rows += row.of("control", None, None, by_seed)
-            for method, trained in models.items():
-                for lam, level in zip(lams, grid, strict=True):
-                    chosen = {seed: self._at(trained, seed, level) for seed in self.seeds}
-                    good = {s: measured(m, split, at) for s, (m, at) in chosen.items()}
-                    status = "diverged" if any(m.result.diverged for m, _ in chosen.values()) else "ok"
-                    self._rows += row.of(method, lam, level, good, status)
+            self._record_curves(at, split, control, models, lams, grid)
         for method, trained in models.items():
-            entry: dict[str, Any] = {"task": task.name, "method": method}
-            for split in ("val", "test"):
-                by_seed = {}
-                for seed in self.seeds:
-                    model, at = self._at(trained, seed, found[method, seed].level)
-                    by_seed[seed] = measured(model, split, at)
-                row = Row(task, recipe, split, (height, width)).of(method, None, None, by_seed)
-                pooled = row[-1]
-                entry[split] = {
-                    "score": pooled["metrics"][task.metric],
-                    "bpp_real": pooled["bpp_real"],
-                    "ci": {"score": pooled["ci"][task.metric], "bpp_real": pooled["ci"]["bpp_real"]},
-                    "by_seed": [
-                        {"score": r["metrics"][task.metric], "bpp_real": r["bpp_real"]} for r in row[:-1]
-                    ],
-                }
-                entry[f"bytes_{split}"] = pooled["bytes_total"]
-            levels = [found[method, seed].level for seed in self.seeds]
-            codec = next(iter(trained.values())).codec
-            lam_of = (lambda i: lams[i]) if self.separate else (lambda i, c=codec: float(c.lam_of(i)))
-            entry |= {
-                "seed": None,
-                "reached": all(found[method, seed].reached for seed in self.seeds),
-                "lam": float(np.exp(np.mean([math.log(lam_of(level)) for level in levels]))),
-                "level": levels[0] if len(levels) == 1 else None,
-                "levels": levels,
-                "reached_by_seed": [found[method, seed].reached for seed in self.seeds],
-                "note": "",
-            }
-            self._plateaus.append(entry)
+            levels = [found[method, seed] for seed in self.seeds]
+            self._plateaus.append(self._plateau(at, method, trained, levels, lams))
         if "ours" in models:
-            model, at = self._at(models["ours"], self.seeds[0], found["ours", self.seeds[0]].level)
-            self._write_examples(task, network, head, splits["test"], model, at)
+            chosen = self._at(models["ours"], self.seeds[0], found["ours", self.seeds[0]].level)
+            self._write_examples(at, *chosen)
 
     # Steps
 
-    def _at(self, trained: dict, seed: int, level: int) -> tuple[Model, int]:
+    def _search(
+        self, models: dict[str, Models], at: Place, grid: list[int], wanted: float
+    ) -> dict[tuple[str, int], plateau.Plateau]:
+        """The plateau of each method and seed, on the validation split."""
+        pixels = math.prod(at.splits["val"].image_shape)
+        found: dict[tuple[str, int], plateau.Plateau] = {}
+        total = len(models) * len(self.seeds)
+        with harness.steps(f"{at.task.name}: plateau search", total) as progress:
+            for method, trained in models.items():
+                for seed in self.seeds:
+
+                    def evaluate(level: int, trained=trained, seed=seed) -> tuple[float, float]:
+                        result = self._measured(*self._at(trained, seed, level), at=at, split="val")
+                        score = metrics.scores(at.task, result.statistics)[at.task.metric]
+                        return 8 * float(result.bytes.mean()) / pixels, score
+
+                    found[method, seed] = plateau.search(
+                        evaluate,
+                        grid,
+                        wanted,
+                        self.tolerance,
+                        at.task.higher_is_better,
+                        refine=not self.separate,
+                    )
+                    progress(len(found))
+        return found
+
+    def _row(self, at: Place, split: str) -> Row:
+        recipe = ("separate" if self.separate else "conditioned") + f"/{self.target}"
+        recipe += f"/refined {self.refine}" if self.refine else ""
+        return Row(at.task, recipe, split, at.splits[split].image_shape)
+
+    def _record_curves(self, at, split, control, models, lams, grid) -> None:
+        """Rows of Original, Control Group, and each method over the λ grid."""
+        row = self._row(at, split)
+        self._rows += row.of("original", None, None, {self.seeds[0]: self._original(at, split)})
+        by_seed = {
+            seed: self._measured(model, 0, at, split)
+            for seed, model in zip(self.seeds, control, strict=False)
+        }
+        if by_seed:
+            self._rows += row.of("control", None, None, by_seed)
+        for method, trained in models.items():
+            for lam, level in zip(lams, grid, strict=True):
+                chosen = {seed: self._at(trained, seed, level) for seed in self.seeds}
+                diverged = any(model.result.diverged for model, _ in chosen.values())
+                self._rows += row.of(
+                    method,
+                    lam,
+                    level,
+                    {
+                        seed: self._measured(*one, at=at, split=split)
+                        for seed, one in chosen.items()
+                    },
+                    "diverged" if diverged else "ok",
+                )
+
+    def _original(self, at: Place, split: str) -> Measurement:
+        """The uncompressed network, which sends nothing."""
+        data = at.splits[split]
+        none = np.zeros(len(data.feature))
+        scored = measure.head_statistics(at.task, at.head, data.feature, data.label)
+        return Measurement(none, none, none, scored)
+
+    def _plateau(
+        self, at: Place, method: str, trained: Models, found: list[plateau.Plateau], lams
+    ) -> dict[str, Any]:
+        """The entry of one method: each seed at its own plateau, pooled."""
+        chosen = [
+            self._at(trained, seed, one.level) for seed, one in zip(self.seeds, found, strict=True)
+        ]
+        used = [
+            lams[one.level] if self.separate else float(model.codec.lam_of(one.level))
+            for one, (model, _) in zip(found, chosen, strict=True)
+        ]
+        entry: dict[str, Any] = {
+            "task": at.task.name,
+            "method": method,
+            "seed": None,
+            "reached": all(one.reached for one in found),
+            "reached_by_seed": [one.reached for one in found],
+            "lam": float(np.exp(np.mean(np.log(used)))),
+            "lam_by_seed": used,
+            "level": found[0].level if len(found) == 1 else None,
+            "level_by_seed": [one.level for one in found],
+            "note": "",
+        }
+        for split in ("val", "test"):
+            by_seed = {
+                seed: self._measured(*one, at=at, split=split)
+                for seed, one in zip(self.seeds, chosen, strict=True)
+            }
+            *each, pooled = self._row(at, split).of(method, None, None, by_seed)
+            entry[split] = _point(pooled, at.task) | {"by_seed": [_point(r, at.task) for r in each]}
+            entry[f"bytes_{split}"] = pooled["bytes_total"]
+        return entry
+
+    def _measured(self, model: Model, level: int, at: Place, split: str) -> Measurement:
+        def compute() -> Measurement:
+            refined = self._refinement(model, at, at.splits[split])
+            return measure.measure(
+                model.codec,
+                model.result.params,
+                model.frozen,
+                at.task,
+                at.head,
+                at.splits[split],
+                level,
+                refined,
+            )
+
+        return _kept(model.directory / f"{split}_{level}.npz", compute)
+
+    def _at(self, trained: Models, seed: int, level: int) -> tuple[Model, int]:
         """The model for a grid level, and the rate level to run it at."""
         return (trained[seed, level], 0) if self.separate else (trained[seed, 0], level)
 
     def _refinement(
-        self, model: Model, task: Task, head, split: features.Split
+        self, model: Model, at: Place, split: features.Split
     ) -> measure.Refinement | None:
         """Symbols are refined towards the uncompressed output, which the encoder always has."""
         if not self.refine or not model.codec.prior:
@@ -198,14 +258,16 @@ class Study:
         reference = jnp.asarray(split.output, jnp.float32)
         return measure.Refinement(
             self.refine,
-            lambda feature, index: losses.to_network(task, head(feature), reference[index]),
+            lambda feature, index: losses.to_network(at.task, at.head(feature), reference[index]),
         )
 
     def _features(self, task: Task, network: TaskNetwork, split: str) -> features.Split:
         source = self.data.open(split)
         if self.skip_bad:
             source, bad = loader.checked(
-                source, True, lambda items, total: harness.tracked(f"checking {split}", total)(items)
+                source,
+                True,
+                lambda items, total: harness.tracked(f"checking {split}", total)(items),
             )
             self._skipped += [message for _, message in bad]
         training = split == "train"
@@ -215,19 +277,20 @@ class Study:
         name = f"{self.data.identity}-{network.fingerprint}-{split}-{len(source)}x{views}.npz"
         path = self.cache / "features" / name
         bar = harness.tracked(f"{task.name}: {split} features", -(-len(source) // 32))
-        return features.extract(
-            source, network, path, training=training, views=views, progress=bar
-        )
+        return features.extract(source, network, path, training=training, views=views, progress=bar)
 
-    def _train(self, method, task, head, splits, lams, latent_channels, stride) -> dict:
+    def _train(
+        self, method: str, at: Place, lams: Sequence[float], latent_channels: int, stride: int
+    ) -> Models:
         """Models by (seed, grid index); a conditioned model has index 0."""
+        task, splits = at.task, at.splits
         prior = PRIORS[method]
-        ranges = [(lams[0], lams[-1])] if not self.separate else [(lam, lam) for lam in lams]
-        if not prior:
-            ranges = [(1.0, 1.0)]
+        ranges = [(lam, lam) for lam in lams] if self.separate else [(lams[0], lams[-1])]
         height, width = splits["val"].image_shape
         train, val = (
-            codec_training.Features(*map(jnp.asarray, _without_labels(splits[s], task, self.target)))
+            codec_training.Features(
+                *map(jnp.asarray, _without_labels(splits[s], task, self.target))
+            )
             for s in ("train", "val")
         )
         chunk = 200 if self.steps % 200 == 0 else 100
@@ -241,15 +304,13 @@ class Study:
         models = {}
         for group in groups:
             codecs = [
-                FeatureCodec(
-                    train.feature.shape[1:], prior, ranges[i], latent_channels, stride
-                )
+                FeatureCodec(train.feature.shape[1:], prior, ranges[i], latent_channels, stride)
                 for _, i in group
             ]
             name = "all" if self.parallel else "-".join(map(str, group[0]))
             directory = self.out / "models" / task.name / method / name
             problem = codec_training.problem(
-                codecs[0], task, head, self.target, height * width, train.feature[:4096]
+                codecs[0], task, at.head, self.target, height * width, train.feature[:4096]
             )
             runs = loop.Runs(
                 np.array([seed for seed, _ in group]),
@@ -263,100 +324,42 @@ class Study:
                 models[key] = Model(codec, result, frozen, place)
         return models
 
-    def _write_examples(self, task, network, head, split, model: Model, level: int) -> None:
+    def _write_examples(self, at: Place, model: Model, level: int) -> None:
+        split = at.splits["test"]
         chosen = np.linspace(0, len(split.feature) - 1, _EXAMPLES).astype(int)
-        part = split._replace(feature=split.feature[chosen], label=split.label[chosen])
-        refined = self._refinement(model, task, head, part)
+        part = split._replace(
+            feature=split.feature[chosen], label=split.label[chosen], output=split.output[chosen]
+        )
+        refined = self._refinement(model, at, part)
         decoded, measured = measure.reconstruction(
             model.codec, model.result.params, model.frozen, part, level, refined
         )
         source = self.data.open("test")
-        shown = [
-            measure.prediction(task, head, feature, part.label) for feature in (part.feature, decoded)
-        ]
-        np.savez(
-            self.out / f"examples_{task.name}.npz",
+        original, ours = (
+            measure.prediction(at.task, at.head, feature, part.label)
+            for feature in (part.feature, decoded)
+        )
+        np.savez_compressed(
+            self.out / f"examples_{at.task.name}.npz",
             image=np.stack([source[int(i)]["image"] for i in chosen]),
             label=part.label,
-            original=shown[0],
-            ours=shown[1],
+            original=original,
+            ours=ours,
             bytes=measured.bytes,
-            task=task.name,
+            task=at.task.name,
         )
 
 
-class Row(NamedTuple):
-    """What the rows of one task and split share."""
-
-    task: Task
-    recipe: str
-    split: str
-    image_shape: tuple[int, int]
-
-    def of(
-        self,
-        method: str,
-        lam: float | None,
-        level: int | None,
-        by_seed: dict[int | None, Measurement],
-        status: str = "ok",
-    ) -> list[dict[str, Any]]:
-        """One row per seed, and the pooled one last, with intervals over seeds and images."""
-        pixels = self.image_shape[0] * self.image_shape[1]
-        coded = any(m.bytes.any() for m in by_seed.values())
-
-        def statistic(m: Measurement) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-            def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
-                bpp = 8 / pixels * (weights @ m.bytes) / weights.sum(1)
-                return metrics.resampled_scores(self.task, m.statistics, weights) | {"bpp_real": bpp}
-
-            return resampled
-
-        def row(seed: int | None, chosen: list[Measurement]) -> dict[str, Any]:
-            ci = bootstrap.interval([statistic(m) for m in chosen], len(chosen[0].bytes), seed=0)
-            scores = [metrics.scores(self.task, m.statistics) for m in chosen]
-            length = float(np.mean([m.bytes.mean() for m in chosen])) if coded else None
-            bits = float(np.mean([m.estimated_bits.mean() for m in chosen])) if coded else None
-            side = float(np.mean([m.side_bits.mean() for m in chosen])) if coded else None
-            return {
-                "task": self.task.name,
-                "method": method,
-                "recipe": self.recipe,
-                "lam": lam,
-                "level": level,
-                "split": self.split,
-                "seed": seed,
-                "images": len(chosen[0].bytes),
-                "height": self.image_shape[0],
-                "width": self.image_shape[1],
-                "bpp_real": None if length is None else 8 * length / pixels,
-                "bpp_estimated": None if bits is None else bits / pixels,
-                "side_bits_estimated": side,
-                "bytes_payload": length,
-                "bytes_total": length,
-                "metrics": {key: float(np.mean([s[key] for s in scores])) for key in scores[0]},
-                "ci": {key: list(map(float, ci[key])) for key in ci if coded or key != "bpp_real"},
-                "status": status,
-            }
-
-        rows = [row(seed, [m]) for seed, m in by_seed.items() if seed is not None]
-        for one, m in zip(rows, by_seed.values(), strict=False):
-            one["per_image"] = _per_image(self.task, m, coded)
-        return [*rows, row(None, list(by_seed.values()))]
+def _point(row: dict[str, Any], task: Task) -> dict[str, Any]:
+    """Score and rate of a row, as a plateau entry keeps them."""
+    ci = {"score": row["ci"][task.metric], "bpp_real": row["ci"].get("bpp_real")}
+    return {"score": row["metrics"][task.metric], "bpp_real": row["bpp_real"], "ci": ci}
 
 
-def models_levels(models: dict[str, dict], lams: Sequence[float]) -> list[int]:
+def _levels(models: dict[str, Models], lams: Sequence[float]) -> list[int]:
     """Rate levels of `lams` in the conditioned models, which all cover the same range."""
     codec = next(iter(next(iter(models.values())).values())).codec
     return [int(codec.level_of(lam)) for lam in lams]
-
-
-def _per_image(task: Task, m: Measurement, coded: bool) -> dict[str, list]:
-    """Bytes and headline score of each image by itself."""
-    eye = np.eye(len(m.bytes), dtype=np.int64)
-    score = metrics.resampled_scores(task, m.statistics, eye)[task.metric]
-    out = {"score": [None if math.isnan(s) else round(float(s), 4) for s in score]}
-    return out | ({"bytes": m.bytes.astype(int).tolist()} if coded else {})
 
 
 def _without_labels(split: features.Split, task: Task, target: Target) -> tuple:

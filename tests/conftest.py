@@ -1,5 +1,7 @@
-"""JAX set strictly for every test: a silent change of type is an error."""
+"""Settings for every test."""
 
-import jax
+import hypothesis
 
-jax.config.update("jax_numpy_dtype_promotion", "strict")
+# The first example of a property compiles, which takes longer than any deadline that would help.
+hypothesis.settings.register_profile("vcmjax", deadline=None)
+hypothesis.settings.load_profile("vcmjax")

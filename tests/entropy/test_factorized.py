@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vcmjax.entropy import factorized
@@ -38,7 +38,6 @@ def test_masses_over_the_integers_sum_to_one(seed, affine):
     assert np.all(np.asarray(bits) >= 0)
 
 
-@settings(deadline=None)
 @given(st.floats(-1e5, 1e5, width=32), st.integers(0, 5), st.floats(-5, 5, width=32))
 def test_bits_and_gradients_are_finite_everywhere(x, seed, log_gain):
     params = disturbed(seed)

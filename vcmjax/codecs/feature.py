@@ -1,6 +1,6 @@
 """The feature codec: transforms, entropy model and coder as pure functions of explicit parameters.
 
-    feature ──analysis── z ──── q = round(z - mean) ────────── bytes ── ẑ = q + mean ──synthesis── feature
+    feature ─ analysis ─ z ─── q = round(z - mean) ─── bytes ─── ẑ = q + mean ─ synthesis ─ feature
                          └─ hyperprior ─ v ─ round ─ v̂ ─ mean, scale ┘
 
 One stream per image holds v̂ and then q, so that termination is paid once.

@@ -81,7 +81,9 @@ def check_tasks(names: Sequence[str], known: dict[str, Task], where: str) -> Non
     """Raise `UsageError` for a name that is not in `known`."""
     for name in names:
         if name not in known:
-            raise UsageError(f"--task {name}: {where} has no such task; expected {', '.join(known)}.")
+            raise UsageError(
+                f"--task {name}: {where} has no such task; expected {', '.join(known)}."
+            )
 
 
 def _listing_digest(root: Path) -> str:
@@ -90,5 +92,7 @@ def _listing_digest(root: Path) -> str:
     for path in sorted(root.rglob("*")):
         if path.is_file():
             state = path.stat()
-            digest.update(f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            digest.update(
+                f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode()
+            )
     return digest.hexdigest()[:12]

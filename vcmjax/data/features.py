@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.data import loader
+from vcmjax.errors import DataError
 from vcmjax.nets.hourglass import OUTPUT_STRIDE
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.train import augment
@@ -77,7 +78,9 @@ def extract(
         feature = network.network.encode(params, image)
         output = network.network.decode(params, feature).astype(jnp.float16)
         if training and task.kind != "class":
-            label = label[:, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE]
+            label = label[
+                :, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE
+            ]
         return feature, output, label
 
     parts: list[tuple[np.ndarray, ...]] = []
@@ -89,6 +92,11 @@ def extract(
             key = jax.random.fold_in(jax.random.key(view), number) if view else None
             parts.append(tuple(np.asarray(a) for a in run(image, label, key)))
     feature, output, label = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
+    if not np.isfinite(feature).all():
+        raise DataError(
+            f"{task.name}: the task network gives features that are not finite; "
+            "delete it and train it again (experiments.task_networks)."
+        )
     cache.parent.mkdir(parents=True, exist_ok=True)
     aside = cache.with_name(cache.name + ".part")
     with aside.open("wb") as file:

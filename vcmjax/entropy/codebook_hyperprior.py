@@ -115,4 +115,3 @@ class CodebookHyperprior(nn.Module):
         v = self.analyse(latent, level)
         mean, log_scale = self.predict(v, level, latent.shape[1:-1])
         return mean.sum() + log_scale.sum() + self.side_bits(v, level).sum()
-

@@ -4,6 +4,8 @@ With conditioning, the density of a channel is shifted and scaled by the caller 
 that one model serves every rate.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 
@@ -16,11 +18,13 @@ def init(key: jax.Array, channels: int, init_scale: float = 10.0) -> dict:
     """Parameters of `channels` densities, each about `init_scale` steps wide."""
     params = {}
     scale = init_scale ** (1 / (len(_WIDTHS) - 1))
-    for layer, (n_in, n_out) in enumerate(zip(_WIDTHS, _WIDTHS[1:], strict=False)):
+    for layer, (n_in, n_out) in enumerate(itertools.pairwise(_WIDTHS)):
         key, sub = jax.random.split(key)
         start = jnp.log(jnp.expm1(1 / scale / n_out))
         params[f"matrix_{layer}"] = jnp.full((channels, n_out, n_in), start)
-        params[f"bias_{layer}"] = jax.random.uniform(sub, (channels, n_out), minval=-0.5, maxval=0.5)
+        params[f"bias_{layer}"] = jax.random.uniform(
+            sub, (channels, n_out), minval=-0.5, maxval=0.5
+        )
         if layer < len(_WIDTHS) - 2:
             # Not zero, where the gradient of the matrices' sharpness would start without effect.
             params[f"factor_{layer}"] = jnp.full((channels, n_out), 0.01)

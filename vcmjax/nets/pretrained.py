@@ -57,9 +57,13 @@ def load(path: Path, task: Task) -> TaskNetwork:
         scores = json.loads(content["scores"])
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), content["params"])
     except FileNotFoundError:
-        raise DataError(f"{path}: no such task network; train it by experiments.task_networks.") from None
+        raise DataError(
+            f"{path}: no such task network; train it by experiments.task_networks."
+        ) from None
     except Exception as error:
-        raise DataError(f"{path}: not a task network ({error}); delete it and train again.") from error
+        raise DataError(
+            f"{path}: not a task network ({error}); delete it and train again."
+        ) from error
     network = hourglass(task)
     expected = jax.eval_shape(lambda: network.init(jax.random.key(0)))
     if jax.tree.map(jnp.shape, params) != jax.tree.map(lambda leaf: leaf.shape, expected):

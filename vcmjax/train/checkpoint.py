@@ -1,4 +1,4 @@
-"""Checkpoints by Orbax: written aside and renamed, so that kill -9 leaves the previous one whole."""
+"""Checkpoints by Orbax: written aside and renamed, so that kill -9 leaves the last one whole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

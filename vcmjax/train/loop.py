@@ -163,7 +163,9 @@ def _fresh(problem: Problem, options: Options, seed: int) -> State:
     )
 
 
-def _step(problem: Problem, options: Options, state: State, run: Runs, train) -> tuple[State, jax.Array]:
+def _step(
+    problem: Problem, options: Options, state: State, run: Runs, train
+) -> tuple[State, jax.Array]:
     """One optimiser step: what a scan carries, and what it records."""
     params, moments, step = state.params, state.optimiser, state.step
     examples = len(jax.tree.leaves(train)[0])
@@ -199,9 +201,7 @@ def _chunk(problem: Problem, options: Options, count: int) -> Callable:
     scan, 6 ms outside), so the host calls one jitted step after another.
     """
     step = _over_runs(functools.partial(_step, problem, options), (0, 0, None), count)
-    judge = _over_runs(
-        functools.partial(_judge, problem, options), (0, 0, 0, 0, None), count
-    )
+    judge = _over_runs(functools.partial(_judge, problem, options), (0, 0, 0, 0, None), count)
     if jax.default_backend() == "cpu":
         step, judge = jax.jit(step), jax.jit(judge)
 

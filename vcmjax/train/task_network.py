@@ -1,7 +1,7 @@
 """What training a task network minimises: the task's own loss on random views of its images."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,13 @@ def class_weights(task: Task, label: np.ndarray) -> np.ndarray:
     return np.minimum(weights, 10.0).astype(np.float32)
 
 
-def problem(task: Task, network: Hourglass, size: int, weights: np.ndarray | None) -> Problem:
+def problem(
+    task: Task,
+    network: Hourglass,
+    size: int,
+    weights: np.ndarray | None = None,
+    encoder: Any = None,
+) -> Problem:
     """Training `network` on `Labelled` images of `size` × `size` pixels.
 
     Args:
@@ -48,6 +54,7 @@ def problem(task: Task, network: Hourglass, size: int, weights: np.ndarray | Non
       network: From `hourglass.hourglass(task)`.
       size: Image side, in pixels.
       weights: From `class_weights`, for segmentation.
+      encoder: Parameters of a trained encoder to start from.
     """
 
     def distance(output: jax.Array, label: jax.Array) -> jax.Array:
@@ -86,7 +93,12 @@ def problem(task: Task, network: Hourglass, size: int, weights: np.ndarray | Non
 
         return jax.lax.map(one, parts).mean()
 
-    return Problem(lambda key: network.init(key, size), loss, validate, ("loss",))
+    def init(key: jax.Array):
+        fresh = network.init(key, size)
+        # A copy, as training gives its buffers away.
+        return fresh if encoder is None else fresh | {"encoder": jax.tree.map(jnp.array, encoder)}
+
+    return Problem(init, loss, validate, ("loss",))
 
 
 def read(source: Source, tasks: Sequence[Task], progress: Progress = iter) -> dict[str, Labelled]:

@@ -1,0 +1,80 @@
+import importlib.resources
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vcmjax.errors import DataError
+from vcmjax.nets import pretrained
+from vcmjax.nets.hourglass import hourglass
+from vcmjax.tasks import ROOMS
+
+TASK = ROOMS["reshading"]
+SCORES = {"val": {"l1": 0.125}, "test": {"l1": 0.25}}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.jit(lambda: hourglass(TASK).init(jax.random.key(0), 32))()
+
+
+@pytest.fixture(scope="module")
+def saved(params, tmp_path_factory):
+    path = tmp_path_factory.mktemp("networks") / "inner" / "reshading.msgpack"
+    pretrained.save(path, params, SCORES)
+    return path
+
+
+def test_a_network_comes_back_rounded_to_half_precision_with_its_scores(params, saved):
+    network = pretrained.load(saved, TASK)
+    assert network.scores == SCORES
+    assert network.task == TASK
+    for got, expected in zip(jax.tree.leaves(network.params), jax.tree.leaves(params), strict=True):
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, np.asarray(expected).astype(np.float16))
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_fingerprint_is_stable_and_changes_with_any_parameter(params, saved, tmp_path):
+    first = pretrained.load(saved, TASK).fingerprint
+    assert first == pretrained.load(saved, TASK).fingerprint
+    leaves, tree = jax.tree.flatten(params)
+    leaves[-1] = leaves[-1] + 1
+    pretrained.save(tmp_path / "other", jax.tree.unflatten(tree, leaves), SCORES)
+    assert pretrained.load(tmp_path / "other", TASK).fingerprint != first
+
+
+def test_a_missing_file_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(DataError, match=r"absent\.msgpack.*experiments\.task_networks"):
+        pretrained.load(tmp_path / "absent.msgpack", TASK)
+
+
+def test_a_network_of_another_task_is_refused_by_name(saved):
+    with pytest.raises(DataError, match="normal with 3 channels"):
+        pretrained.load(saved, ROOMS["normal"])
+
+
+@settings(max_examples=15)
+@given(st.floats(0, 0.99))
+def test_a_truncated_file_is_refused_and_named(saved, share):
+    data = saved.read_bytes()
+    cut = saved.with_name("cut")
+    cut.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(DataError, match="cut: not a"):
+        pretrained.load(cut, TASK)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_rooms_task_has_a_shipped_network_with_scores(name):
+    network = pretrained.shipped(ROOMS[name])
+    for split in ("val", "test"):
+        assert np.isfinite(network.scores[split][ROOMS[name].metric])
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(network.params))
+
+
+def test_the_shipped_networks_together_take_at_most_20_megabytes():
+    folder = importlib.resources.files("vcmjax.nets") / "weights"
+    sizes = [len((folder / f"{name}.msgpack").read_bytes()) for name in ROOMS]
+    assert sum(sizes) <= 20e6
