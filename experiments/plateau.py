@@ -21,6 +21,7 @@ from vcmjax.data import dataset
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import plots, tables
 from vcmjax.tasks import TABLE_3
+from vcmjax.train.losses import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Config:
     size: int = 128
     lams: tuple[float, ...] = ()
     separate: bool = False
-    target: str = "network"
+    target: Target = "network"
     steps: int = 2400
     learning_rate: float = 1e-3
     latent: int = 64

@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,11 @@ from vcmjax.train import codec as codec_training
 from vcmjax.train import loop, losses
 from vcmjax.train.losses import Target
 
-PRIORS = {"control": None, "hyperprior": "spatial", "ours": "codebook"}
+PRIORS: dict[str, Literal["codebook", "spatial"] | None] = {
+    "control": None,
+    "hyperprior": "spatial",
+    "ours": "codebook",
+}
 """Method to entropy model; all share transforms and training budget."""
 _EXAMPLES = 6
 _VALIDATED = 128
@@ -77,6 +81,8 @@ class Study:
     _rows: list[dict] = dataclasses.field(default_factory=list)
     _plateaus: list[dict] = dataclasses.field(default_factory=list)
     _skipped: list[str] = dataclasses.field(default_factory=list)
+    _sources: dict[str, loader.Source] = dataclasses.field(default_factory=dict)
+    _distortions: dict[Any, Callable] = dataclasses.field(default_factory=dict)
 
     def results(self) -> dict[str, Any]:
         """``tasks``, ``rows`` and ``plateau`` of the tasks run so far."""
@@ -231,7 +237,7 @@ class Study:
 
     def _measured(self, model: Model, level: int, at: Place, split: str) -> Measurement:
         def compute() -> Measurement:
-            refined = self._refinement(model, at, at.splits[split])
+            refined = self._refinement(model, at, split)
             return measure.measure(
                 model.codec,
                 model.result.params,
@@ -249,27 +255,31 @@ class Study:
         """The model for a grid level, and the rate level to run it at."""
         return (trained[seed, level], 0) if self.separate else (trained[seed, 0], level)
 
-    def _refinement(
-        self, model: Model, at: Place, split: features.Split
-    ) -> measure.Refinement | None:
+    def _refinement(self, model: Model, at: Place, split: str) -> measure.Refinement | None:
         """Symbols are refined towards the uncompressed output, which the encoder always has."""
         if not self.refine or not model.codec.prior:
             return None
-        reference = jnp.asarray(split.output, jnp.float32)
-        return measure.Refinement(
-            self.refine,
-            lambda feature, index: losses.to_network(at.task, at.head(feature), reference[index]),
-        )
+        key = (at.task.name, split)
+        if key not in self._distortions:  # one function object, so that it is compiled once
+            reference = jnp.asarray(at.splits[split].output, jnp.float32)
+            self._distortions[key] = lambda feature, index: losses.to_network(
+                at.task, at.head(feature), reference[index]
+            )
+        return measure.Refinement(self.refine, self._distortions[key])
+
+    def _source(self, split: str) -> loader.Source:
+        """Examples of a split; with `skip_bad` those that can be read, the others counted once."""
+        if split not in self._sources:
+            source = self.data.open(split)
+            if self.skip_bad:
+                bar = lambda items, n: harness.tracked(f"checking {split}", n)(items)  # noqa: E731
+                source, bad = loader.checked(source, True, bar)
+                self._skipped += [message for _, message in bad]
+            self._sources[split] = source
+        return self._sources[split]
 
     def _features(self, task: Task, network: TaskNetwork, split: str) -> features.Split:
-        source = self.data.open(split)
-        if self.skip_bad:
-            source, bad = loader.checked(
-                source,
-                True,
-                lambda items, total: harness.tracked(f"checking {split}", total)(items),
-            )
-            self._skipped += [message for _, message in bad]
+        source = self._source(split)
         training = split == "train"
         views = max(1, self.views // len(source)) if training and self.data.name != "rooms" else 1
         if task.kind == "dense":
@@ -298,30 +308,27 @@ class Study:
         # Enough to choose a checkpoint by, in a tenth of the training time.
         few = np.linspace(0, len(val.feature) - 1, min(len(val.feature), _VALIDATED)).astype(int)
         val = jax.tree.map(lambda leaf: leaf[few], val)
+        shape = train.feature.shape[1:]
+        codecs = [FeatureCodec(shape, prior, lams_, latent_channels, stride) for lams_ in ranges]
+        # Separate models of one method differ in λ alone, which training takes from `runs`.
+        problem = codec_training.problem(
+            codecs[0], task, at.head, self.target, height * width, train.feature[:4096]
+        )
         wanted = [(seed, i) for seed in self.seeds for i in range(len(ranges))]
-        # Separate models of one method differ in λ alone, which training takes as an argument.
-        groups = [wanted] if self.parallel else [[one] for one in wanted]
         models = {}
-        for group in groups:
-            codecs = [
-                FeatureCodec(train.feature.shape[1:], prior, ranges[i], latent_channels, stride)
-                for _, i in group
-            ]
+        for group in [wanted] if self.parallel else [[one] for one in wanted]:
             name = "all" if self.parallel else "-".join(map(str, group[0]))
             directory = self.out / "models" / task.name / method / name
-            problem = codec_training.problem(
-                codecs[0], task, at.head, self.target, height * width, train.feature[:4096]
-            )
             runs = loop.Runs(
                 np.array([seed for seed, _ in group]),
                 np.array([ranges[i] for _, i in group], np.float32),
             )
             with harness.steps(f"{task.name}: {method} {name}", self.steps) as progress:
                 results = loop.fit(problem, train, val, options, runs, directory, progress)
-            for key, codec, result in zip(group, codecs, results, strict=True):
-                place = directory / f"measured-{key[0]}-{key[1]}"
-                frozen = codec.tables(result.params) if prior else None
-                models[key] = Model(codec, result, frozen, place)
+            for (seed, i), result in zip(group, results, strict=True):
+                frozen = codecs[i].tables(result.params) if prior else None
+                place = directory / f"measured-{seed}-{i}"
+                models[seed, i] = Model(codecs[i], result, frozen, place)
         return models
 
     def _write_examples(self, at: Place, model: Model, level: int) -> None:
@@ -330,11 +337,12 @@ class Study:
         part = split._replace(
             feature=split.feature[chosen], label=split.label[chosen], output=split.output[chosen]
         )
-        refined = self._refinement(model, at, part)
+        at.splits["examples"] = part
+        refined = self._refinement(model, at, "examples")
         decoded, measured = measure.reconstruction(
             model.codec, model.result.params, model.frozen, part, level, refined
         )
-        source = self.data.open("test")
+        source = self._source("test")
         original, ours = (
             measure.prediction(at.task, at.head, feature, part.label)
             for feature in (part.feature, decoded)
@@ -379,8 +387,9 @@ def _kept(path: Path, compute: Callable[[], Measurement]) -> Measurement:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = compute()
         named = {f"statistics/{key}": value for key, value in new.statistics.items()}
+        plain = {k: v for k, v in new._asdict().items() if k != "statistics"}
         aside = path.with_suffix(".part.npz")
-        np.savez(aside, **named, **{k: v for k, v in new._asdict().items() if k != "statistics"})
+        np.savez(aside, allow_pickle=False, **named, **plain)
         aside.replace(path)
     with np.load(path) as saved:
         if "bytes" not in saved:

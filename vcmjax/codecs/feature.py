@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from vcmjax.errors import VcmError
 from vcmjax.nets import transforms
 from vcmjax.rounding import add_noise, straight_through
 
+Array = jax.Array | np.ndarray
 LEVELS = 256
 """Rate levels of a conditioned model: λ travels as one byte."""
 _CHUNK = 32
@@ -125,9 +126,9 @@ class FeatureCodec:
                 "mean": jnp.mean(features, axes),
                 "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
             }
-        analysis = self._analysis.init(keys[0], self._pad(sample), level)
-        params = {"statistics": statistics, "analysis": analysis}
-        latent = self._analysis.apply(params["analysis"], self._pad(sample), level)
+        params: dict[str, Any] = {"statistics": statistics}
+        params["analysis"] = self._analysis.init(keys[0], self._pad(sample), level)
+        latent = self._analyse(params, sample, level)
         params["synthesis"] = self._synthesis.init(keys[1], latent, level)
         if self.prior:
             params["prior"] = self._prior.init(keys[2], latent, level)
@@ -269,7 +270,7 @@ class FeatureCodec:
         return streams[: len(features)]
 
     def write(
-        self, params: dict, frozen: Tables, side: np.ndarray, latent: np.ndarray, level: np.ndarray
+        self, params: dict, frozen: Tables, side: Array, latent: Array, level: Array
     ) -> list[bytes]:
         """The bytes of symbols as `quantise` or `refine.refine` gives them; arguments as there."""
         streams: list[bytes] = []

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class Folder:
     def __init__(
         self,
         root: Path | str,
-        split: Literal["train", "val", "test"],
+        split: str,
         size: int | None = 128,
         void: int | None = None,
         classes: int | None = None,

@@ -19,7 +19,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -65,7 +64,7 @@ class Taskonomy:
     def __init__(
         self,
         root: Path | str,
-        split: Literal["train", "val", "test"],
+        split: str,
         tasks: Sequence[str],
         size: int | None = 256,
         splits: Path | str | None = None,

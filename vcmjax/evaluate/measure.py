@@ -1,5 +1,6 @@
 """Scores and bytes of one model at one rate level, from streams that were written and read back."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,7 +45,7 @@ def head_statistics(
     task: Task, head: Callable[[jax.Array], jax.Array], feature: np.ndarray, label: np.ndarray
 ) -> metrics.Statistics:
     """Statistics of the task's output on `feature`, at the label's resolution."""
-    output = jax.jit(lambda x: _full_size(task, head(x), label.shape))
+    output = _finished(task, head, label.shape[1:3])
     parts = []
     for start in range(0, len(feature), _BATCH):
         chosen = slice(start, start + _BATCH)
@@ -52,11 +53,17 @@ def head_statistics(
     return metrics.concatenate(parts)
 
 
+@functools.lru_cache(maxsize=8)
+def _finished(task: Task, head: Callable, size: tuple[int, ...]) -> Callable:
+    """Feature to the task's output at `size`, compiled once per head."""
+    return jax.jit(lambda x: _full_size(task, head(x), size))
+
+
 def prediction(
     task: Task, head: Callable[[jax.Array], jax.Array], feature: np.ndarray, label: np.ndarray
 ) -> np.ndarray:
     """Class index (N,), class map (N, H, W) or values (N, H, W, C), at the label's resolution."""
-    output = np.asarray(_full_size(task, head(jnp.asarray(feature)), label.shape))
+    output = np.asarray(_full_size(task, head(jnp.asarray(feature)), label.shape[1:3]))
     return output if task.kind == "dense" else output.argmax(-1)
 
 
@@ -123,5 +130,5 @@ def _quantised(codec, params, feature, levels) -> Symbols:
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-def _full_size(task: Task, output: jax.Array, label_shape: tuple[int, ...]) -> jax.Array:
-    return output if task.kind == "class" else losses.resized(output, *label_shape[1:3])
+def _full_size(task: Task, output: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    return output if task.kind == "class" else losses.resized(output, *size)

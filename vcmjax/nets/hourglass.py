@@ -9,6 +9,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vcmjax.nets.layers import ResidualBlock, space_to_depth, upsample
 from vcmjax.tasks import Task
@@ -82,13 +83,15 @@ class Hourglass(NamedTuple):
         feature = jnp.zeros((1, size // STRIDE, size // STRIDE, CHANNELS))
         return {"encoder": encoder, "head": self.head.init(head_key, feature)}
 
-    def encode(self, params: dict, image: jax.Array) -> jax.Array:
+    def encode(self, params: dict, image: jax.Array | np.ndarray) -> jax.Array:
         """uint8 image (B, H, W, 3) to float32 feature (B, H/8, W/8, 8)."""
-        return self.encoder.apply(params["encoder"], image.astype(jnp.float32) / 255.0)
+        return jnp.asarray(
+            self.encoder.apply(params["encoder"], jnp.asarray(image, jnp.float32) / 255.0)
+        )
 
     def decode(self, params: dict, feature: jax.Array) -> jax.Array:
         """Feature to logits (B, classes), or output (B, H/4, W/4, channels)."""
-        return self.head.apply(params["head"], feature)
+        return jnp.asarray(self.head.apply(params["head"], feature))
 
 
 def hourglass(task: Task) -> Hourglass:

@@ -82,6 +82,6 @@ class VectorSynthesis(nn.Module):
 
 
 def pad_to_multiple(feature: jax.Array, stride: int) -> jax.Array:
-    """(B, H, W, C), H and W raised to multiples of `stride` by repeating the last row and column."""
+    """Repeat the last row and column of (B, H, W, C) until `stride` divides H and W."""
     _, h, w, _ = feature.shape
     return jnp.pad(feature, ((0, 0), (0, -h % stride), (0, -w % stride), (0, 0)), mode="edge")

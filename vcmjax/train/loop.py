@@ -193,6 +193,7 @@ def _judge(problem: Problem, options: Options, before: State, after: State, reco
     return jax.tree.map(functools.partial(jnp.where, good), new, stopped)
 
 
+@functools.lru_cache(maxsize=4)
 def _chunk(problem: Problem, options: Options, count: int) -> Callable:
     """(state, runs, train, val) to the state `options.chunk` steps on, validated.
 

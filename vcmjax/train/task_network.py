@@ -24,8 +24,8 @@ Progress = Callable[[Iterable], Iterable]
 class Labelled(NamedTuple):
     """Images (N, H, W, 3) uint8 and their labels at full size."""
 
-    image: jax.Array
-    label: jax.Array
+    image: jax.Array | np.ndarray
+    label: jax.Array | np.ndarray
 
 
 def class_weights(task: Task, label: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def problem(
         weight = jnp.asarray(weights)[jnp.where(label == VOID, 0, label)]
         return losses.to_labels(task, output, label, weight)
 
-    def reduced(label: jax.Array) -> jax.Array:
+    def reduced(label):
         # Dense labels are read at the stride of the loss; maps of classes stay whole until cropped.
         return label[:, ::LOSS_STRIDE, ::LOSS_STRIDE] if task.kind == "segment" else label
 

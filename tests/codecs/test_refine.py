@@ -1,0 +1,63 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vcmjax.codecs import refine
+from vcmjax.codecs.feature import FeatureCodec
+
+PIXELS = 32 * 32
+LAM = 0.3
+
+
+@pytest.fixture(scope="module", params=["codebook", "spatial"])
+def coded(request):
+    codec = FeatureCodec((4, 4, 3), request.param, (0.01, 1.0), 4, 2, hidden=16, side=4)
+    features = np.asarray(jax.random.normal(jax.random.key(0), (5, 4, 4, 3)), np.float32)
+    return codec, codec.init(jax.random.key(1), features), features
+
+
+def distance(x, index):
+    return jnp.square(x - jnp.sin(index.astype(jnp.float32))[:, None, None, None]).mean((1, 2, 3))
+
+
+def refined(coded, rounds):
+    codec, params, features = coded
+    level = np.full(len(features), codec.level_of(LAM), np.int32)
+    symbols = refine.refine(codec, params, features, level, distance, PIXELS, rounds)
+    lam = codec.lam_of(level)
+    error = np.asarray(distance(symbols.output.feature, np.arange(len(features))))
+    return symbols, symbols.output.bits / PIXELS + lam * error
+
+
+def test_no_rounds_give_the_symbols_of_quantise(coded):
+    codec, params, features = coded
+    symbols, _ = refined(coded, 0)
+    level = np.full(len(features), codec.level_of(LAM), np.int32)
+    plain = codec.quantise(params, features, level)
+    np.testing.assert_array_equal(symbols.latent, plain.latent)
+    np.testing.assert_array_equal(symbols.side, plain.side)
+
+
+def test_cost_never_rises_with_rounds_and_falls_for_an_untrained_codec(coded):
+    costs = [refined(coded, rounds)[1] for rounds in (0, 1, 4, 16)]
+    for more, fewer in zip(costs[1:], costs[:-1], strict=True):
+        assert np.all(more <= fewer + 1e-6)
+    assert np.all(costs[-1] < costs[0])
+
+
+def test_each_round_changes_at_most_as_many_symbols_as_it_tries_together(coded):
+    symbols = [np.asarray(refined(coded, rounds)[0].latent) for rounds in (0, 1)]
+    changed = (symbols[0] != symbols[1]).reshape(len(symbols[0]), -1).sum(1)
+    assert np.all(changed <= refine._CANDIDATES)
+    assert np.abs(symbols[1] - symbols[0]).max() == 1
+
+
+def test_refined_symbols_are_written_and_read_back(coded):
+    codec, params, features = coded
+    symbols, _ = refined(coded, 4)
+    level = np.full(len(features), codec.level_of(LAM), np.int32)
+    frozen = codec.tables(params)
+    streams = codec.write(params, frozen, symbols.side, symbols.latent, level)
+    decoded = codec.decode(params, frozen, streams, LAM)
+    np.testing.assert_allclose(decoded, symbols.output.feature, atol=1e-5)
