@@ -25,6 +25,16 @@ CODECS = {
 CONDITIONED = [name for name in CODECS if "one lam" not in name]
 each_codec = pytest.mark.parametrize("name", CODECS)
 
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_users_compile():
+    """With all optimisations: bytes and reconstructions must survive them."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 COMPILED: list[str] = []
 
 
@@ -44,12 +54,20 @@ def features_of(shape, count, seed=0):
     return (5 + contrast * (base + rng.normal(size=(count, *shape)))).astype(np.float32)
 
 
+def init(codec, key, features=None):
+    """As `codec.init`, but compiled hastily: only the calls after it matter here."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    params = jax.jit(codec.init)(key, features)
+    jax.config.update("jax_disable_most_optimizations", False)
+    return params
+
+
 @functools.cache
 def trained(name):
     """(params, tables) after a few steps on rate plus λ times mean squared error."""
     codec = CODECS[name]
     features = jnp.asarray(features_of(codec.shape, 64))
-    params = jax.jit(codec.init)(jax.random.key(0), features)
+    params = init(codec, jax.random.key(0), features)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(3e-3))
 
     @jax.jit
@@ -232,7 +250,7 @@ def test_training_and_evaluation_see_the_same_level(name):
 def test_gradient_of_the_loss_reaches_every_trainable_parameter(name):
     codec = CODECS[name]
     x = jnp.asarray(features_of(codec.shape, 8))
-    params = jax.jit(codec.init)(jax.random.key(3), x)
+    params = init(codec, jax.random.key(3), x)
     lam = jnp.full(8, 0.21)
     gradient = jax.jit(jax.grad(functools.partial(objective, codec)))(
         params, jax.random.key(1), x, lam
@@ -246,7 +264,7 @@ def test_gradient_of_the_loss_reaches_every_trainable_parameter(name):
 def test_control_has_no_rate_and_its_gradient_reaches_both_transforms():
     codec = tiny((8, 8, 3), None)
     x = jnp.asarray(features_of(codec.shape, 4))
-    params = codec.init(jax.random.key(0), x)
+    params = init(codec, jax.random.key(0), x)
     assert "prior" not in params
     output = codec.apply(params, jax.random.key(0), x, jnp.float32(0.3))
     np.testing.assert_array_equal(output.bits, 0)
@@ -280,10 +298,10 @@ def test_features_are_normalised_by_the_examples_given_to_init(name):
     # Scaling and shifting features and examples alike scales and shifts the reconstruction.
     codec = CODECS[name]
     x = jnp.asarray(features_of(codec.shape, 16))
-    init, run = jax.jit(codec.init), jax.jit(codec.apply)
+    run = jax.jit(codec.apply)
     key, lam = jax.random.key(0), jnp.float32(0.3)
-    plain = run(init(key, x), key, x, lam)
-    moved = run(init(key, 7 * x - 30), key, 7 * x - 30, lam)
+    plain = run(init(codec, key, x), key, x, lam)
+    moved = run(init(codec, key, 7 * x - 30), key, 7 * x - 30, lam)
     close = np.isclose(moved.feature, 7 * plain.feature - 30, rtol=1e-2, atol=1e-2)
     assert close.mean() > 0.99
     np.testing.assert_allclose(moved.bits, plain.bits, rtol=0.02)
