@@ -57,7 +57,7 @@ class Config:
     lams: tuple[float, ...] = ()
     separate: bool = False
     target: Target = "network"
-    steps: int = 2400
+    steps: int = 1600
     learning_rate: float = 1e-3
     latent: int = 64
     stride: int = 4

@@ -52,7 +52,7 @@ class Row(NamedTuple):
         """Means over seeds and images, with intervals."""
         pixels = self.image_shape[0] * self.image_shape[1]
         images = len(chosen[0].bytes)
-        coded = any(m.bytes.any() for m in chosen)
+        coded = any(map(_coded, chosen))
 
         def statistic(m: Measurement) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
             def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -77,8 +77,10 @@ class Row(NamedTuple):
             "side_bits_estimated": mean([m.side_bits for m in chosen]),
             "bytes_payload": length,
             "bytes_total": length,
-            "metrics": {key: float(np.mean([s[key] for s in scores])) for key in scores[0]},
-            "ci": {key: list(map(float, ci[key])) for key in ci if coded or key != "bpp_real"},
+            "metrics": {
+                key: _defined(float(np.mean([s[key] for s in scores]))) for key in scores[0]
+            },
+            "ci": {key: list(map(_defined, ci[key])) for key in ci if coded or key != "bpp_real"},
         }
 
     def _per_image(self, m: Measurement) -> dict[str, list]:
@@ -86,4 +88,14 @@ class Row(NamedTuple):
         eye = np.eye(len(m.bytes), dtype=np.int64)
         score = metrics.resampled_scores(self.task, m.statistics, eye)[self.task.metric]
         kept = {"score": [None if math.isnan(s) else round(float(s), 4) for s in score]}
-        return kept | ({"bytes": m.bytes.astype(int).tolist()} if m.bytes.any() else {})
+        return kept | ({"bytes": m.bytes.astype(int).tolist()} if _coded(m) else {})
+
+
+def _coded(m: Measurement) -> bool:
+    """Whether the method has a rate; its streams may all be empty, their estimate never is 0."""
+    return bool(m.estimated_bits.any())
+
+
+def _defined(value: float) -> float | None:
+    """None for NaN, which JSON has no word for: a score of no pixel at all."""
+    return None if math.isnan(value) else float(value)

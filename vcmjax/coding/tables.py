@@ -6,6 +6,7 @@ precision makes the last symbol an escape: every other int32 value is coded as t
 with Elias gamma.
 """
 
+import functools
 import heapq
 import math
 from collections.abc import Iterable, Sequence
@@ -127,23 +128,33 @@ def pmf_to_quantized_cdf(pmf: ArrayLike, precision: int) -> NDArray[np.int32]:
         raise ValueError(
             f"pmf_to_quantized_cdf: `pmf` position {bad[0]} is {mass[bad[0]]}, not a probability"
         )
-    count = np.maximum(np.rint(mass * np.float32(2**precision)), 1).astype(int).tolist()
-    surplus = sum(count) - 2**precision
-    step = -1 if surplus > 0 else 1
+    count = np.maximum(np.rint(mass * np.float32(2**precision)), 1).astype(np.int64)
+    surplus = int(count.sum()) - 2**precision
+    if surplus:
+        _settle(count, mass.astype(np.float64), surplus)
+    return np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
 
-    def cost(i: int) -> float:
-        """Bits lost (negative: gained) by moving symbol `i` one step."""
-        if count[i] + step < 1:
-            return math.inf
-        return float(mass[i]) * (math.log2(count[i]) - math.log2(count[i] + step))
 
-    queue = [(cost(i), i, i) for i in range(len(count))]  # cost, order of arrival, symbol
-    heapq.heapify(queue)
+def _settle(count: NDArray[np.int64], mass: NDArray[np.float64], surplus: int) -> None:
+    """Moves `surplus` units out of `count` in place, each where it costs least code length."""
+    step, log2 = (-1 if surplus > 0 else 1), _log2()
+    # Bits lost (negative: gained) by moving each symbol one step; a unit is never taken from one.
+    cost = mass * (log2[count] - log2[np.maximum(count + step, 1)])
+    cost[count + step < 1] = math.inf
+    queue = list(zip(cost.tolist(), range(len(count)), range(len(count)), strict=True))
+    heapq.heapify(queue)  # by cost, then order of arrival; the symbol last
     for arrival in range(len(count), len(count) + abs(surplus)):
         i = queue[0][2]
         count[i] += step
-        heapq.heapreplace(queue, (cost(i), arrival, i))
-    return np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+        n = int(count[i])
+        again = math.inf if n + step < 1 else float(mass[i]) * float(log2[n] - log2[n + step])
+        heapq.heapreplace(queue, (again, arrival, i))
+
+
+@functools.lru_cache(maxsize=1)
+def _log2() -> NDArray[np.float64]:
+    """log2 of 0 (never used) to twice 2**16 and one, each as `math.log2` rounds it."""
+    return np.array([math.nan, *(math.log2(n) for n in range(1, 2 ** (MAX_PRECISION + 1) + 2))])
 
 
 def from_pmf_rows(
