@@ -29,7 +29,9 @@ def test_noise_is_uniform_on_the_unit_bin_and_passes_the_gradient():
 
 @given(FLOATS, st.floats(-10, 10, width=32), st.sampled_from([-1.0, 1.0]))
 def test_lower_bound_is_max_and_lets_only_gradients_that_lead_back_pass(x, bound, direction):
-    value, gradient = jax.value_and_grad(lambda x: direction * lower_bound(x, bound))(jnp.float32(x))
+    value, gradient = jax.value_and_grad(lambda x: direction * lower_bound(x, bound))(
+        jnp.float32(x)
+    )
     assert value == direction * max(np.float32(x), np.float32(bound))
     # Descent moves against the gradient: below the bound only a negative one raises x.
     assert gradient == (direction if x >= np.float32(bound) or direction < 0 else 0)

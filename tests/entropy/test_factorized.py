@@ -53,7 +53,9 @@ def test_bits_and_gradients_are_finite_everywhere(x, seed, log_gain):
 def test_without_hidden_effect_the_density_is_a_logistic_in_closed_form():
     # One chain of widths 1-3-3-3-1 with factors 0 is affine: sigmoid(a·x + b) for some a, b.
     params = factorized.init(jax.random.key(0), CHANNELS)
-    params = {k: jnp.zeros_like(v) if "factor" in k or "bias" in k else v for k, v in params.items()}
+    params = {
+        k: jnp.zeros_like(v) if "factor" in k or "bias" in k else v for k, v in params.items()
+    }
     slope = 1.0
     for layer, width in enumerate((1, 3, 3, 3)):
         slope *= width * float(jax.nn.softplus(params[f"matrix_{layer}"][0, 0, 0]))
@@ -68,7 +70,9 @@ def test_gain_and_shift_move_the_density_as_a_change_of_variable_does():
     # With gain 1 and an integer shift, the masses are those of the neighbours.
     params, q = disturbed(3), jnp.arange(-40.0, 41.0)[:, None] * jnp.ones(CHANNELS)
     shifted = factorized.bits(params, q, (jnp.ones(CHANNELS), jnp.full(CHANNELS, 5.0)))
-    np.testing.assert_allclose(shifted[:-5], factorized.bits(params, q, ONE)[5:], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        shifted[:-5], factorized.bits(params, q, ONE)[5:], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_a_start_ten_steps_wide_costs_about_the_entropy_of_a_logistic_that_wide():

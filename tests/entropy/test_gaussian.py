@@ -63,7 +63,9 @@ def test_noise_costs_what_rounding_costs_where_the_density_is_smooth(scale):
         * np.asarray(gaussian.bits(jnp.asarray(q, jnp.float32), jnp.float32(scale)))
     )
     assert noisy == pytest.approx(rounded, abs=0.01)
-    assert noisy == pytest.approx(scipy.stats.norm(0, np.hypot(scale, 12**-0.5)).entropy() / LN2, abs=0.01)
+    assert noisy == pytest.approx(
+        scipy.stats.norm(0, np.hypot(scale, 12**-0.5)).entropy() / LN2, abs=0.01
+    )
 
 
 @given(st.floats(-1e3, 1e3, width=32))

@@ -133,7 +133,10 @@ def test_with_the_side_rounded_to_zero_the_decoder_still_learns(name):
 SPREADS = (0.3, 10.0)
 
 
-@each_prior
+@pytest.mark.usefixtures("full_speed")
+@pytest.mark.parametrize(
+    "name", [n if n == "codebook" else pytest.param(n, marks=pytest.mark.slow) for n in PRIORS]
+)
 def test_the_side_carries_bits_and_saves_more_where_images_differ_in_spread(name):
     prior = PRIORS[name]
     size, steps = (4, 4), 400 if "vector" in name else 200
@@ -211,7 +214,9 @@ def test_resampling_is_linear_keeps_constants_and_invents_no_extremes(height, wi
     assert np.all(resampled.min((1, 2)) >= low - 1e-5)
     assert np.all(resampled.max((1, 2)) <= high + 1e-5)
     both = resample(jnp.asarray(2 * a - b), height, width)
-    np.testing.assert_allclose(both, 2 * resampled - resample(jnp.asarray(b), height, width), atol=1e-5)
+    np.testing.assert_allclose(
+        both, 2 * resampled - resample(jnp.asarray(b), height, width), atol=1e-5
+    )
     constant = resample(jnp.full((1, 4, 4), 0.7), height, width)
     np.testing.assert_allclose(constant, 0.7, rtol=1e-6)
 
@@ -270,9 +275,7 @@ def test_side_scales_are_of_the_grid_and_side_bits_their_gaussians():
     scale = np.asarray(call("codebook", "side_scale", level), np.float64)
     assert np.all((scale >= 0.1099) & (scale <= 64.01))
     v = np.array([[0, 1, -2], [4, 0, 0], [-1, -1, 9]])
-    below, above = (
-        scipy.special.ndtr((v + half) / scale) for half in (-0.5, 0.5)
-    )
+    below, above = (scipy.special.ndtr((v + half) / scale) for half in (-0.5, 0.5))
     bits = call("codebook", "side_bits", jnp.asarray(v, jnp.float32), level)
     np.testing.assert_allclose(bits, -np.log2(above - below), rtol=1e-3, atol=1e-3)
     p = params_of("codebook")["params"]
@@ -285,7 +288,12 @@ def test_v_forgets_where_in_the_latent_something_is():
     # Pooling: a patch that stays clear of the border gives the same v wherever it lies.
     level, patch = jnp.zeros(1), latents("codebook", 1, size=(2, 2))
     placed = [
-        call("codebook", "analyse", jnp.zeros((1, 12, 12, CHANNELS)).at[:, r : r + 2, c : c + 2].set(patch), level)
+        call(
+            "codebook",
+            "analyse",
+            jnp.zeros((1, 12, 12, CHANNELS)).at[:, r : r + 2, c : c + 2].set(patch),
+            level,
+        )
         for r, c in [(4, 4), (4, 6), (6, 5)]
     ]
     nothing = call("codebook", "analyse", jnp.zeros((1, 12, 12, CHANNELS)), level)

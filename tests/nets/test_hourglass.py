@@ -30,7 +30,9 @@ def test_feature_and_output_have_the_stated_strides(name):
     output = network.decode(params, feature)
     task = ROOMS[name]
     side = 32 // OUTPUT_STRIDE
-    assert output.shape == ((2, task.channels) if task.kind == "class" else (2, side, side, task.channels))
+    assert output.shape == (
+        (2, task.channels) if task.kind == "class" else (2, side, side, task.channels)
+    )
 
 
 @each_kind

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vcmjax.errors import VcmError
 from vcmjax.train import checkpoint
 
 
@@ -39,7 +40,7 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse a chunk that does not divide the steps."""
         if self.steps < 1 or self.steps % self.chunk:
-            raise ValueError(f"steps is {self.steps}; expected a multiple of chunk={self.chunk}")
+            raise VcmError(f"steps is {self.steps}; expected a multiple of chunk={self.chunk}")
 
 
 class Problem(NamedTuple):

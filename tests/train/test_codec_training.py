@@ -1,0 +1,112 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vcmjax.codecs.feature import FeatureCodec
+from vcmjax.tasks import Task
+from vcmjax.train import codec as codec_training
+from vcmjax.train import loop, losses
+from vcmjax.train.codec import Features
+
+TASK = Task("scene", "class", 3)
+PIXELS = 256
+CODECS = {
+    prior or "control": FeatureCodec((4, 4, 2), prior, lams, 4, 2, hidden=16, side=3)
+    for prior, lams in [("codebook", (0.01, 1.0)), ("spatial", (0.01, 1.0)), (None, (1.0, 1.0))]
+}
+
+
+def head(feature):
+    """Fixed and linear, in place of a task network's."""
+    weight = np.random.default_rng(9).normal(size=(32, 3)).astype(np.float32)
+    return feature.reshape(len(feature), -1) @ jnp.asarray(weight)
+
+
+@functools.cache
+def split(seed=0, count=48):
+    rng = np.random.default_rng(seed)
+    feature = jnp.asarray(rng.normal(size=(count, 4, 4, 2)).astype(np.float32))
+    output = head(feature)
+    return Features(feature, output.astype(jnp.float16), output.argmax(-1).astype(jnp.int32))
+
+
+def problem(name, target="network"):
+    return codec_training.problem(CODECS[name], TASK, head, target, PIXELS, split().feature)
+
+
+def a_run(name):
+    return loop.Runs(np.int32(0), jnp.asarray(CODECS[name].lams, jnp.float32))
+
+
+@functools.cache
+def start(name):
+    return jax.jit(problem(name).init)(jax.random.key(0))
+
+
+@functools.cache
+def apply(name):
+    return jax.jit(CODECS[name].apply)
+
+
+@pytest.mark.parametrize(("name", "target"), [("codebook", "network"), ("spatial", "mix")])
+def test_loss_is_the_mean_of_rate_plus_lam_times_distortion(name, target):
+    # A single λ leaves only the noise to chance; `apply` with the same key repeats it.
+    run = loop.Runs(np.int32(0), jnp.full(2, 0.25))
+    index, key = jnp.asarray([3, 5, 7]), jax.random.key(4)
+    total, recorded = jax.jit(problem(name, target).loss)(start(name), key, run, split(), index)
+    data = Features(*(leaf[index] for leaf in split()))
+    _, noise_key = jax.random.split(key)
+    output = apply(name)(start(name), noise_key, data.feature, jnp.full(3, 0.25))
+    far = losses.distortion(
+        TASK, target, head(output.feature), data.output.astype(jnp.float32), data.label
+    )
+    bpp = np.asarray(output.bits) / PIXELS
+    assert float(total) == pytest.approx(np.mean(bpp + 0.25 * np.asarray(far)) / 0.5, rel=1e-4)
+    np.testing.assert_allclose(recorded, [total, bpp.mean(), np.mean(far)], rtol=1e-4)
+
+
+def test_the_control_group_pays_for_distortion_alone():
+    index = jnp.arange(8)
+    loss = jax.jit(problem("control").loss)
+    total, recorded = loss(start("control"), jax.random.key(0), a_run("control"), split(), index)
+    assert float(recorded[1]) == 0
+    assert float(total) == pytest.approx(float(recorded[2]))
+
+
+def test_validation_averages_the_cost_over_four_rate_levels_and_draws_no_numbers():
+    codec, val = CODECS["codebook"], split(1, 16)
+    expected = []
+    for level in codec_training.VALIDATION_LEVELS:
+        output = codec.quantise(start("codebook"), val.feature, np.full(16, level)).output
+        lam = codec.lam_of(level)
+        far = losses.to_network(TASK, head(output.feature), val.output.astype(jnp.float32))
+        expected.append(np.mean(output.bits / PIXELS + lam * far) / np.sqrt(lam))
+    got = jax.jit(problem("codebook").validate)(start("codebook"), a_run("codebook"), val)
+    assert float(got) == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("full_speed")
+@pytest.mark.parametrize("name", CODECS)
+def test_a_short_training_lowers_the_cost(name, tmp_path):
+    options = loop.Options(120, batch=16, learning_rate=5e-3, chunk=40)
+    runs = loop.Runs(np.array([0]), np.array([CODECS[name].lams], np.float32))
+    made = problem(name)
+    (result,) = loop.fit(made, split(), split(1, 16), options, runs, tmp_path)
+    assert not result.diverged
+    before = float(jax.jit(made.validate)(start(name), a_run(name), split(1, 16)))
+    assert result.history[:, -1].min() < 0.8 * before
+    for path in ("mean", "scale"):  # what normalises is given, not learned
+        np.testing.assert_array_equal(
+            result.params["statistics"][path], start(name)["statistics"][path]
+        )
+    if name != "control":
+        codec = CODECS[name]
+        low, high = (
+            codec.quantise(result.params, split(1, 16).feature, np.full(16, level)).output
+            for level in (0, 255)
+        )
+        assert float(high.bits.mean()) > float(low.bits.mean())
