@@ -18,7 +18,7 @@ import rich.console
 from experiments import harness, task_networks
 from experiments.study import PRIORS, Study
 from vcmjax.data import dataset
-from vcmjax.errors import UsageError
+from vcmjax.errors import UsageError, VcmError
 from vcmjax.evaluate import plots, tables
 from vcmjax.tasks import TABLE_3
 from vcmjax.train.losses import Target
@@ -116,11 +116,17 @@ def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = Fals
         skip_bad=skip_bad,
     )
     networks = task_networks.Config(config.counts, config.network_steps, size=config.size)
-    for name in chosen_tasks(config, data):
-        task = data.tasks[name]
-        lams = config.lams or LAMS[task.kind]
-        network = task_networks.network_for(data, task, networks, study.cache)
-        study.run(task, network, lams, latent_channels=config.latent, stride=config.stride)
+    try:
+        for name in chosen_tasks(config, data):
+            task = data.tasks[name]
+            lams = config.lams or LAMS[task.kind]
+            network = task_networks.network_for(data, task, networks, study.cache)
+            study.run(task, network, lams, latent_channels=config.latent, stride=config.stride)
+    except VcmError:
+        if not (out / "models").exists():  # bad data, found before any training: leave no trace
+            (out / "config.json").unlink()
+            out.rmdir()
+        raise
     results = {
         "schema": 1,
         "config": dataclasses.asdict(config) | {"data": data.name},

@@ -391,8 +391,10 @@ def _kept(path: Path, compute: Callable[[], Measurement]) -> Measurement:
         aside = path.with_suffix(".part.npz")
         np.savez(aside, allow_pickle=False, **named, **plain)
         aside.replace(path)
-    with np.load(path) as saved:
-        if "bytes" not in saved:
-            raise DataError(f"{path}: not a measurement; delete it and run again.")
-        statistics = {k.removeprefix("statistics/"): saved[k] for k in saved if "/" in k}
+    try:
+        with np.load(path) as file:
+            saved = dict(file)
+        statistics = {k.removeprefix("statistics/"): v for k, v in saved.items() if "/" in k}
         return Measurement(saved["bytes"], saved["estimated_bits"], saved["side_bits"], statistics)
+    except Exception as error:  # damaged archives raise from EOFError to NotImplementedError
+        raise DataError(f"{path}: not a measurement ({error}); delete it and run again.") from error

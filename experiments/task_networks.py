@@ -79,6 +79,9 @@ def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -
       path_of: Task name to file.
     """
     tasks = [task for task in tasks if not path_of(task.name).exists()]
+    if not tasks:
+        log.info("nothing to train: every network exists already")
+        return
     tasks.sort(key=lambda task: task.name != SEGMENT)
     examples = {split: data.open(split) for split in dataset.SPLITS}
     read = {

@@ -116,16 +116,9 @@ class FeatureCodec:
         level = jnp.zeros((1,))
         keys = jax.random.split(key, 3)
         channels = self.shape[-1]
-        if features is None:
-            statistics = {"mean": jnp.zeros(channels), "scale": jnp.ones(channels)}
-        else:
-            self._check(features)
-            axes = tuple(range(features.ndim - 1))
-            deviation = jnp.std(features, axes)
-            statistics = {
-                "mean": jnp.mean(features, axes),
-                "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
-            }
+        statistics = {"mean": jnp.zeros(channels), "scale": jnp.ones(channels)}
+        if features is not None:
+            statistics = self.statistics(features)
         params: dict[str, Any] = {"statistics": statistics}
         params["analysis"] = self._analysis.init(keys[0], self._pad(sample), level)
         latent = self._analyse(params, sample, level)
@@ -133,6 +126,16 @@ class FeatureCodec:
         if self.prior:
             params["prior"] = self._prior.init(keys[2], latent, level)
         return params
+
+    def statistics(self, features: Array) -> dict[str, jax.Array]:
+        """Mean and deviation per channel of features (N, *shape), as `init` keeps them."""
+        self._check(features)
+        axes = tuple(range(features.ndim - 1))
+        deviation = jnp.std(jnp.asarray(features), axes)
+        return {
+            "mean": jnp.mean(jnp.asarray(features), axes),
+            "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
+        }
 
     def level_of(self, lam: float | np.ndarray) -> np.ndarray:
         """Nearest rate level 0..255 of λ, which must lie in `lams`; int array."""

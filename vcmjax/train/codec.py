@@ -84,5 +84,9 @@ def problem(
         levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
         return jnp.mean(jnp.stack([cost(params, run, val, level) for level in levels]))
 
-    init = lambda key: codec.init(key, sample)  # noqa: E731
+    statistics = codec.statistics(sample)
+
+    def init(key: jax.Array) -> dict:
+        return codec.init(key) | {"statistics": statistics}
+
     return Problem(init, loss, validate, ("loss", "bpp", "distortion"))
