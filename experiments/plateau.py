@@ -76,11 +76,15 @@ PRESETS = {
 }
 
 LAMS = {
-    "class": (0.0005, 0.002, 0.008, 0.03),
+    "class": (0.01, 0.03, 0.1, 0.3),
     "segment": (0.01, 0.03, 0.1, 0.3, 1.0),
     "dense": (0.03, 0.1, 0.3, 1.0, 3.0),
 }
-"""λ grids by kind of task: nats per image, nats per pixel, absolute error per element."""
+"""λ grids by kind of task: nats per image, nats per pixel, absolute error per element.
+
+A grid that starts much lower lets the rate win before the task has taught anything: with 0.0005
+to 0.03 scene classification stayed at chance, its latents all zero.
+"""
 
 
 def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = False) -> dict:
@@ -125,7 +129,8 @@ def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = Fals
     except VcmError:
         if not (out / "models").exists():  # bad data, found before any training: leave no trace
             (out / "config.json").unlink()
-            out.rmdir()
+            if not any(out.iterdir()):
+                out.rmdir()
         raise
     results = {
         "schema": 1,

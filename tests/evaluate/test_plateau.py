@@ -104,19 +104,3 @@ def test_tolerance_is_relative_and_its_bound_belongs_to_the_plateau(score, highe
 def test_levels_and_tolerance_out_of_range_are_refused(grid, tolerance):
     with pytest.raises(UsageError, match="expected"):
         plateau.search(lambda level: (0.0, 0.0), grid, 0.5, tolerance, True)
-
-
-def test_bits_at_inverts_a_curve_that_is_linear_in_log_bits():
-    curve = [(bits, 0.1 * math.log2(bits)) for bits in (2, 8, 64, 256)]
-    for bits in (2, 3, 8, 20, 100, 256):
-        assert plateau.bits_at(curve[::-1], 0.1 * math.log2(bits)) == pytest.approx(bits)
-
-
-def test_bits_at_is_the_least_point_where_all_reach_and_nan_where_none_does():
-    curve = [(10.0, 0.3), (20.0, 0.4)]
-    assert plateau.bits_at(curve, 0.2) == 10.0
-    assert math.isnan(plateau.bits_at(curve, 0.5))
-
-
-def test_bits_at_takes_the_first_crossing_of_a_curve_that_dips():
-    assert plateau.bits_at([(10.0, 0.3), (20.0, 0.5), (40.0, 0.35), (80.0, 0.5)], 0.4) < 20.0

@@ -138,25 +138,3 @@ def _best_score(seen: dict[int, tuple[float, float]], higher_is_better: bool) ->
         return math.isnan(score), -score if higher_is_better else score, bpp, level
 
     return min(seen, key=rank)
-
-
-def bits_at(points: Sequence[tuple[float, float]], score: float) -> float:
-    """Bits at which a rate-performance curve first reaches `score`, a score to be high.
-
-    Linear in the score between neighbouring points, and in the logarithm of the bits.
-
-    Args:
-      points: (bits > 0, score) in any order.
-      score: Score asked for.
-
-    Returns:
-      Bits, or NaN if no point reaches the score; the least point's bits if all do.
-    """
-    curve = sorted(points)
-    for (low_bits, low), (high_bits, high) in zip([curve[0], *curve], curve, strict=False):
-        if high >= score:
-            if low >= score:
-                return low_bits
-            part = (score - low) / (high - low)
-            return low_bits * (high_bits / low_bits) ** part
-    return math.nan
