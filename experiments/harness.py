@@ -25,7 +25,7 @@ _PACKAGES = ("vcmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 def main(run: Callable[[], None]) -> None:
     """Call `run`; bad input ends in one line and status 2, Ctrl-C in status 130."""
     handler = rich.logging.RichHandler(console=CONSOLE, show_path=False, show_time=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("vcmjax").setLevel(logging.INFO)
     try:
         run()

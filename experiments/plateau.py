@@ -2,7 +2,7 @@
 
 Run:    python -m experiments.plateau [--preset smoke|default|full] [--task NAME ...|all]
                                       [--data rooms|DIR] [--out DIR]
-Cost:   smoke 2 minutes, default 12 minutes, full a night; on two CPU cores
+Cost:   default 6 minutes and 2.7 GB; on two CPU cores (AMD EPYC)
 Expect: OUT/results.json, its table on the screen, its figures beside it
 """
 
