@@ -317,7 +317,7 @@ class FeatureCodec:
                 flat = _flat(index)
                 return (decoder.read(flat) + frozen.offsets[flat]).reshape(index.shape)
 
-            side_shape = (len(rows), *self._side_shape(latent_size))
+            side_shape = (len(rows), *self._prior.side_shape(latent_size))
             side = read(self._side_index(params, level, np.empty(side_shape, np.int32)))
             mean, latent_index = self._prior_of(params, side, level, latent_size)
             q = read(np.asarray(latent_index))
@@ -394,9 +394,6 @@ class FeatureCodec:
     @functools.partial(jax.jit, static_argnums=(0, 5))
     def _reconstruct(self, params, q, mean, level, shape):
         return self._synthesise(params, q + mean, self._from_level(level), shape)
-
-    def _side_shape(self, latent_size: tuple[int, ...]) -> tuple[int, ...]:
-        return self._prior.side_shape(latent_size)
 
     def _side_index(self, params: dict, level: np.ndarray, side: np.ndarray) -> np.ndarray:
         """Table of each side symbol."""

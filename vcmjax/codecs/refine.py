@@ -45,23 +45,21 @@ def refine(
       pixels: Image pixels, by which bits are divided.
       rounds: At most this many changes per image, ≥ 0.
     """
-    starts = range(0, len(features), _BATCH)
+    step = _round(codec, distortion, pixels)
+    shape = features.shape[1:]
     parts = []
-    for start in starts:
+    for start in range(0, len(features), _BATCH):
         index = np.minimum(np.arange(start, start + _BATCH), len(features) - 1)
         symbols = codec.quantise(params, features[index], level[index])
         lam = jnp.asarray(codec.lam_of(level[index]), jnp.float32)
-        step = _round(codec, distortion, pixels)
         q = symbols.latent.astype(jnp.float32)
-        shape = features.shape[1:]
         for _ in range(rounds):
             q, changed = step(params, symbols.side, q, level[index], lam, index, shape)
             if not bool(changed):
                 break
         output = codec.restore(params, symbols.side, q, level[index], shape)
         parts.append(Symbols(symbols.side, q.astype(jnp.int32), output))
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(features)], *parts)
-    return joined
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(features)], *parts)
 
 
 @functools.lru_cache(maxsize=8)
