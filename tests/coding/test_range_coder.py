@@ -70,7 +70,7 @@ def test_every_vector_encodes_to_the_bytes_of_tensorflow_compression_and_back():
 
 
 @given(symbols())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_decoding_returns_what_was_encoded(drawn):
     values, indexes, t = drawn
     decoded = range_coder.decode(range_coder.encode(values, indexes, t), indexes, t)
@@ -118,7 +118,7 @@ def test_no_symbols_take_no_bytes():
 
 @given(st.binary(max_size=200), symbols(escapes=st.just(True)), st.integers(0, 200))
 @example(b"\x00" * 40, (np.zeros(3, int), np.zeros(3, int), CdfTables.from_rows([ONLY_ESCAPE])), 0)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_or_cut_bytes_decode_to_int32_or_raise_corrupt_stream(noise, drawn, cut):
     values, indexes, t = drawn
     for data in (noise, range_coder.encode(values, indexes, t)[:cut]):
@@ -151,7 +151,7 @@ def test_escape_beyond_int32_raises_corrupt_stream(sign):
 
 
 @given(symbols(), st.lists(st.integers(0, 300), max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pausing_between_reads_changes_nothing(drawn, cuts):
     values, indexes, t = drawn
     decoder = range_coder.Decoder(range_coder.encode(values, indexes, t), t)

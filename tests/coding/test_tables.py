@@ -21,7 +21,7 @@ def test_quantized_cdf_equals_tensorflow_compression_on_every_vector():
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=40), st.integers(6, 16))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_quantized_cdf_gives_every_symbol_mass_and_ends_at_two_to_precision(weights, precision):
     pmf = np.array(weights) / max(sum(weights), 1e-3)
     cdf = tables.pmf_to_quantized_cdf(pmf, precision)
