@@ -70,6 +70,7 @@ class Study:
     seeds: tuple[int, ...]
     tolerance: float
     steps: int
+    batch: int
     learning_rate: float
     target: Target
     separate: bool
@@ -98,8 +99,8 @@ class Study:
         task: Task,
         network: TaskNetwork,
         lams: Sequence[float],
-        latent_channels: int,
         stride: int,
+        latent_channels: int,
     ) -> None:
         """Compare the methods on `task`: validation decides, then the test split is read once."""
         lams = sorted(lams)
@@ -108,12 +109,12 @@ class Study:
         at = Place(task, head, splits)
         control = []
         if "control" in self.methods:
-            control = list(self._train("control", at, [1.0], latent_channels, stride).values())
+            control = list(self._train("control", at, [1.0], stride, latent_channels).values())
         reference = [self._measured(model, 0, at, "val").statistics for model in control]
         reference = reference or [self._original(at, "val").statistics]
         wanted = float(np.mean([metrics.scores(task, r)[task.metric] for r in reference]))
         coded = [method for method in self.methods if PRIORS[method]]
-        models = {m: self._train(m, at, lams, latent_channels, stride) for m in coded}
+        models = {m: self._train(m, at, lams, stride, latent_channels) for m in coded}
         grid = list(range(len(lams))) if self.separate else _levels(models, lams)
         found = self._search(models, at, grid, wanted)
         # Every choice is made; only now is the test split read.
@@ -290,7 +291,7 @@ class Study:
         return features.extract(source, network, path, training=training, views=views, progress=bar)
 
     def _train(
-        self, method: str, at: Place, lams: Sequence[float], latent_channels: int, stride: int
+        self, method: str, at: Place, lams: Sequence[float], stride: int, latent_channels: int
     ) -> Models:
         """Models by (seed, grid index); a conditioned model has index 0."""
         task, splits = at.task, at.splits
@@ -304,7 +305,7 @@ class Study:
             for s in ("train", "val")
         )
         chunk = 200 if self.steps % 200 == 0 else 100
-        options = loop.Options(self.steps, learning_rate=self.learning_rate, chunk=chunk)
+        options = loop.Options(self.steps, self.batch, self.learning_rate, chunk=chunk)
         # Enough to choose a checkpoint by, in a tenth of the training time.
         few = np.linspace(0, len(val.feature) - 1, min(len(val.feature), _VALIDATED)).astype(int)
         val = jax.tree.map(lambda leaf: leaf[few], val)

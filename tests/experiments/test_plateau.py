@@ -57,7 +57,7 @@ def config(tmp_path_factory):
         steps=100,
         network_steps=100,
         views=16,
-        latent=8,
+        latent=(4, 8),
     )
 
 

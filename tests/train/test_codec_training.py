@@ -56,7 +56,8 @@ def test_loss_is_the_mean_of_rate_plus_lam_times_distortion(name, target):
     # A single λ leaves only the noise to chance; `apply` with the same key repeats it.
     run = loop.Runs(np.int32(0), jnp.full(2, 0.25))
     index, key = jnp.asarray([3, 5, 7]), jax.random.key(4)
-    total, recorded = jax.jit(problem(name, target).loss)(start(name), key, run, split(), index)
+    loss = jax.jit(problem(name, target).loss)
+    total, recorded = loss(start(name), key, run, split(), index, 1.0)
     data = Features(*(leaf[index] for leaf in split()))
     _, noise_key = jax.random.split(key)
     output = apply(name)(start(name), noise_key, data.feature, jnp.full(3, 0.25))
@@ -71,9 +72,23 @@ def test_loss_is_the_mean_of_rate_plus_lam_times_distortion(name, target):
 def test_the_control_group_pays_for_distortion_alone():
     index = jnp.arange(8)
     loss = jax.jit(problem("control").loss)
-    total, recorded = loss(start("control"), jax.random.key(0), a_run("control"), split(), index)
+    run = a_run("control")
+    total, recorded = loss(start("control"), jax.random.key(0), run, split(), index, 0.0)
     assert float(recorded[1]) == 0
     assert float(total) == pytest.approx(float(recorded[2]))
+
+
+@pytest.mark.parametrize("kind", ["class", "segment", "dense"])
+def test_annealing_starts_where_rate_is_free_and_ends_at_the_lagrangian(kind):
+    lam = jnp.asarray([0.01, 0.1, 1.0])
+
+    def price(progress):  # of a bit, in units of distortion
+        weight, annealed = codec_training.anneal(Task("t", kind, 3), progress, lam, jnp.max(lam))
+        return np.asarray(weight / annealed)
+
+    at = np.stack([price(progress) for progress in np.linspace(0, 1, 41)])
+    assert np.all(at[0] <= 1e-3 / np.asarray(lam)) and np.all(np.diff(at, axis=0) >= -1e-6)
+    np.testing.assert_allclose(at[-4:], np.broadcast_to(1 / np.asarray(lam), (4, 3)), rtol=1e-5)
 
 
 def test_validation_averages_the_cost_over_four_rate_levels_and_draws_no_numbers():

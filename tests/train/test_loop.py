@@ -31,7 +31,7 @@ def squares(params, batch):
     return jnp.square(batch["x"] @ params["w"] + params["b"] - batch["y"]).mean()
 
 
-def loss(params, key, run, train, index):
+def loss(params, key, run, train, index, progress):
     noise = 1e-3 * jax.random.normal(key, (3,))
     batch = jax.tree.map(lambda leaf: leaf[index], train)
     total = squares({**params, "w": params["w"] + noise}, batch)
@@ -173,7 +173,7 @@ def test_seeds_differ_and_the_same_seed_does_not(tmp_path):
 
 def test_weight_decay_shrinks_matrices_and_leaves_vectors_alone(tmp_path):
     # A loss without gradient: decay is all that acts.
-    def flat(params, key, run, train, index):
+    def flat(params, key, run, train, index, progress):
         return jnp.zeros(()), jnp.zeros(1)
 
     start = {"matrix": jnp.ones((2, 2)), "vector": jnp.ones(2)}

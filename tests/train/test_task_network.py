@@ -85,7 +85,7 @@ def test_gradient_of_the_loss_is_finite_and_reaches_every_parameter(kind):
     weights = np.ones(4, np.float32) if kind == "segment" else None
     problem = task_network.problem(TASKS[kind], made, SIZE, weights)
     gradient, recorded = jax.jit(jax.grad(problem.loss, has_aux=True))(
-        params, jax.random.key(0), None, whole(kind), jnp.asarray([0, 2])
+        params, jax.random.key(0), None, whole(kind), jnp.asarray([0, 2]), 0.0
     )
     assert recorded.shape == (len(problem.recorded),) and recorded[0] > 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):

@@ -48,7 +48,8 @@ class Problem(NamedTuple):
 
     Attributes:
       init: key to parameters.
-      loss: (params, key, run, train, index (batch,)) to (scalar loss, numbers to record (k,)).
+      loss: (params, key, run, train, index (batch,), progress) to (scalar loss, numbers to record
+        (k,)); progress is the share of the steps that is done, in [0, 1).
       validate: (params, run, val) to the scalar cost by which the best checkpoint is chosen.
       recorded: Names of what `loss` records.
     """
@@ -177,7 +178,8 @@ def _step(
     # Keys follow from seed and step alone, so that a resumed run draws the same batches.
     index_key, key = jax.random.split(jax.random.fold_in(jax.random.key(run.seed), step))
     index = jax.random.randint(index_key, (options.batch,), 0, examples)
-    gradient, recorded = jax.grad(problem.loss, has_aux=True)(params, key, run, train, index)
+    loss = jax.grad(problem.loss, has_aux=True)
+    gradient, recorded = loss(params, key, run, train, index, step / options.steps)
     updates, moments = _optimiser(options).update(gradient, moments, params)
     params = optax.apply_updates(params, updates)
     return state._replace(params=params, optimiser=moments, step=step + 1), recorded

@@ -75,7 +75,7 @@ def problem(
             label = augment.label_view(view, label) if task.kind == "segment" else label
         return augment.colour_jitter(colour_key, image.astype(jnp.float32)), label
 
-    def loss(params, key, run, train: Labelled, index):
+    def loss(params, key, run, train: Labelled, index, progress):
         keys = jax.random.split(key, len(index))
         image, label = jax.vmap(example)(keys, train.image[index], train.label[index])
         output = network.decode(params, network.encode(params, image))
