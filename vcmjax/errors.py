@@ -15,3 +15,15 @@ class UsageError(VcmError):
 
 class CorruptStream(VcmError):
     """Coded bytes that no encoder of this format can have written."""
+
+
+class TruncatedStream(VcmError):
+    """Coded bytes that end before what they announce."""
+
+
+class WrongModel(VcmError):
+    """Coded bytes that belong to another model than the one at hand."""
+
+
+class UnsupportedVersion(VcmError):
+    """Coded bytes of a format version that this release cannot read."""
