@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vcmjax.coding import range_coder, range_kernels, tables
+from vcmjax.coding import range_coder, range_kernels, tables, tfc
 from vcmjax.coding.tables import CdfTables
 from vcmjax.errors import CorruptStream
 
@@ -17,6 +18,12 @@ VECTORS = json.loads((Path(__file__).parent / "range_coder_vectors.json").read_t
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 BYTE = [8, *range(257)]  # every byte equally likely
 ONLY_ESCAPE = [-1, 0, 2]
+NO_TFC = not importlib.util.find_spec("tensorflow_compression_ops")
+needs_tfc = pytest.mark.skipif(NO_TFC, reason="needs the extra [tfc]")
+each_coder = pytest.mark.parametrize(
+    "coder",
+    [pytest.param(range_coder, id="range_coder"), pytest.param(tfc, id="tfc", marks=needs_tfc)],
+)
 EXTREMES = [INT32_MIN, INT32_MIN + 1, -(2**30), -1, 0, 1, 2**30, INT32_MAX - 1, INT32_MAX]
 
 
@@ -59,30 +66,35 @@ def gaussian_symbols(seed, streams, n):
     return values - offsets[indexes], indexes, CdfTables.from_rows(rows)
 
 
-def test_every_vector_encodes_to_the_bytes_of_tensorflow_compression_and_back():
+@each_coder
+def test_every_vector_encodes_to_the_bytes_of_tensorflow_compression_and_back(coder):
     assert len(VECTORS["range_coder"]) == 180
     for vector in VECTORS["range_coder"]:
         t = CdfTables.from_rows(vector["rows"])
-        data = range_coder.encode(vector["values"], vector["indexes"], t)
+        data = coder.encode(vector["values"], vector["indexes"], t)
         assert data.hex() == vector["hex"], vector["kind"]
-        decoded = range_coder.decode(data, vector["indexes"], t)
+        decoded = coder.decode(data, vector["indexes"], t)
         np.testing.assert_array_equal(decoded, vector["values"])
 
 
+@each_coder
 @given(symbols())
 @settings(max_examples=300)
-def test_decoding_returns_what_was_encoded(drawn):
+def test_decoding_returns_what_was_encoded_and_all_coders_write_the_same(coder, drawn):
     values, indexes, t = drawn
-    decoded = range_coder.decode(range_coder.encode(values, indexes, t), indexes, t)
+    decoded = coder.decode(range_coder.encode(values, indexes, t), indexes, t)
     assert decoded.dtype == np.int32
     np.testing.assert_array_equal(decoded, values)
+    near = np.clip(values, 1 - 2**30, 2**30 - 2)  # as far as tensorflow-compression can encode
+    assert coder.encode(near, indexes, t) == range_coder.encode(near, indexes, t)
 
 
+@each_coder
 @pytest.mark.parametrize("row", [ONLY_ESCAPE, [-16, 0, 65535, 65536], [-3, 0, 1, 2, 8]])
-def test_int32_extremes_survive_the_escape(row):
+def test_int32_extremes_survive_the_escape(coder, row):
     t = CdfTables.from_rows([row])
     data = range_coder.encode(EXTREMES, [0] * len(EXTREMES), t)
-    np.testing.assert_array_equal(range_coder.decode(data, [0] * len(EXTREMES), t), EXTREMES)
+    np.testing.assert_array_equal(coder.decode(data, [0] * len(EXTREMES), t), EXTREMES)
 
 
 def test_all_escapes_fit_the_buffer():
@@ -92,62 +104,69 @@ def test_all_escapes_fit_the_buffer():
     np.testing.assert_array_equal(range_coder.decode_batch(streams, np.zeros(3000, int), t), values)
 
 
+@each_coder
 @pytest.mark.parametrize("middle", [b"\xff" * 400, b"\x00" * 400, b""])
-def test_long_carry_chains_round_trip(middle):
+def test_long_carry_chains_round_trip(coder, middle):
     """Byte tables write the symbols themselves, so a carry has to cross the whole middle."""
     t = CdfTables.from_rows([BYTE, [16, 0, 1, 32767, 32769, 65535, 65536]])
     values = np.concatenate([[1, 127], np.frombuffer(middle, np.uint8), [2] * 9])
     indexes = np.concatenate([[0, 0], np.zeros(len(middle), int), [1] * 9])
-    data = range_coder.encode(values, indexes, t)
-    np.testing.assert_array_equal(range_coder.decode(data, indexes, t), values)
+    data = coder.encode(values, indexes, t)
+    np.testing.assert_array_equal(coder.decode(data, indexes, t), values)
 
 
-def test_a_row_of_more_symbols_than_units_decodes():
+@each_coder
+def test_a_row_of_more_symbols_than_units_decodes(coder):
     row = np.concatenate([[-16, 0], np.ones(70_000, int), [65_535, 65_536]])
     t = CdfTables.from_rows([row])
     values = [0, 70_000, -1, 70_001, 70_000, 10**6]
-    data = range_coder.encode(values, [0] * 6, t)
-    np.testing.assert_array_equal(range_coder.decode(data, [0] * 6, t), values)
+    data = coder.encode(values, [0] * 6, t)
+    np.testing.assert_array_equal(coder.decode(data, [0] * 6, t), values)
 
 
-def test_no_symbols_take_no_bytes():
+@each_coder
+def test_no_symbols_take_no_bytes(coder):
     t = CdfTables.from_rows([BYTE])
-    assert range_coder.encode([], [], t) == b""
-    assert range_coder.decode(b"", [], t).shape == (0,)
+    assert coder.encode([], [], t) == b""
+    assert coder.decode(b"", [], t).shape == (0,)
 
 
+@each_coder
 @given(st.binary(max_size=200), symbols(escapes=st.just(True)), st.integers(0, 200))
 @example(b"\x00" * 40, (np.zeros(3, int), np.zeros(3, int), CdfTables.from_rows([ONLY_ESCAPE])), 0)
 @settings(max_examples=300)
-def test_random_or_cut_bytes_decode_to_int32_or_raise_corrupt_stream(noise, drawn, cut):
+def test_random_or_cut_bytes_decode_to_int32_or_raise_corrupt_stream(coder, noise, drawn, cut):
     values, indexes, t = drawn
     for data in (noise, range_coder.encode(values, indexes, t)[:cut]):
         try:
-            decoded = range_coder.decode(data, indexes, t)
+            decoded = coder.decode(data, indexes, t)
         except CorruptStream:
             continue
+        np.testing.assert_array_equal(decoded, range_coder.decode(data, indexes, t))
         # What was decoded is legal: it can be coded again.
         again = range_coder.encode(decoded, indexes, t)
         np.testing.assert_array_equal(range_coder.decode(again, indexes, t), decoded)
 
 
-def test_endless_elias_gamma_raises_corrupt_stream_naming_stream_and_symbol():
+@each_coder
+def test_endless_elias_gamma_raises_corrupt_stream_naming_stream_and_symbol(coder):
     t = CdfTables.from_rows([BYTE, ONLY_ESCAPE])
-    good = range_coder.encode([65, 7], [0, 1], t)
+    good = coder.encode([65, 7], [0, 1], t)
     for count in (1, 2, 3):  # alone, in a pair, after a pair
         streams = [good] * (count - 1) + [b"A"]
         with pytest.raises(CorruptStream, match=f"stream {count - 1}: .* symbol 1"):
-            range_coder.decode_batch(streams, [0, 1], t)
+            coder.decode_batch(streams, [0, 1], t)
 
 
+@each_coder
 @pytest.mark.parametrize("sign", [0, 1])
-def test_escape_beyond_int32_raises_corrupt_stream(sign):
+def test_escape_beyond_int32_raises_corrupt_stream(coder, sign):
     """31 zeros, a one and 31 ones, written as raw bits: 2**32 - 1 is no int32 with either sign."""
     bits = [0] * 31 + [1] * 32 + [sign]
     raw = CdfTables.from_rows([[1, 0, 1, 2]])
-    data = range_coder.encode(bits, [0] * 64, raw)
+    data = coder.encode(bits, [0] * 64, raw)
     with pytest.raises(CorruptStream):
-        range_coder.decode(data, [0], CdfTables.from_rows([ONLY_ESCAPE]))
+        coder.decode(data, [0], CdfTables.from_rows([ONLY_ESCAPE]))
 
 
 @given(symbols(), st.lists(st.integers(0, 300), max_size=4))
@@ -180,10 +199,11 @@ def test_batch_equals_single_streams_on_any_number_of_threads(shape, threads):
     )
 
 
+@each_coder
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 5])
-def test_a_short_stream_reads_zeros_past_its_end_and_not_its_neighbour(length):
+def test_a_short_stream_reads_zeros_past_its_end_and_not_its_neighbour(coder, length):
     data, t = b"\x07" * length, CdfTables.from_rows([BYTE])
-    decoded = range_coder.decode_batch([data, b"\xff" * 9, data], [0] * 9, t)
+    decoded = coder.decode_batch([data, b"\xff" * 9, data], [0] * 9, t)
     expected = list(data.ljust(9, b"\x00"))
     np.testing.assert_array_equal(decoded, [expected, [255] * 9, expected])
 
@@ -197,6 +217,7 @@ def test_a_stream_exceeds_the_ideal_by_at_most_four_bits_on_average(n):
     assert np.max(coded - ideal) <= 17
 
 
+@each_coder
 @pytest.mark.parametrize(
     ("values", "indexes", "message"),
     [
@@ -213,10 +234,10 @@ def test_a_stream_exceeds_the_ideal_by_at_most_four_bits_on_average(n):
         ([0, 1], [0], "`values` has shape"),
     ],
 )
-def test_illegal_symbols_are_refused_naming_position_and_value(values, indexes, message):
+def test_illegal_symbols_are_refused_naming_position_and_value(coder, values, indexes, message):
     t = CdfTables.from_rows([[4, 0, 1, 5, 16], [-4, 0, 7, 7, 7, 16]])
     with pytest.raises(ValueError, match=message):
-        range_coder.encode(values, indexes, t)
+        coder.encode(values, indexes, t)
 
 
 def test_batch_errors_name_row_and_column():
@@ -243,13 +264,14 @@ def test_decoding_refuses_missing_tables_and_wrong_counts():
         range_coder.decode_batch([b"", b""], [[0]], CdfTables.from_rows([BYTE]))
 
 
-def test_read_only_inputs_are_accepted():
+@each_coder
+def test_read_only_inputs_are_accepted(coder):
     t = CdfTables.from_rows([BYTE])
     values, indexes = np.arange(5, dtype=np.int32), np.zeros(5, np.int32)
     values.setflags(write=False)
     indexes.setflags(write=False)
-    data = range_coder.encode(values, indexes, t)
-    np.testing.assert_array_equal(range_coder.decode(data, indexes, t), values)
+    data = coder.encode(values, indexes, t)
+    np.testing.assert_array_equal(coder.decode(data, indexes, t), values)
 
 
 def test_kernels_compile_without_a_cache_directory():

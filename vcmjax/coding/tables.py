@@ -70,6 +70,16 @@ class CdfTables(NamedTuple):
             array.setflags(write=False)
         return tables
 
+    def rows(self) -> list[NDArray[np.int32]]:
+        """The rows as given to `from_rows`, without padding."""
+        out = []
+        for start, size, precision, escape in zip(
+            self.offsets, self.sizes, self.precision, self.escapes, strict=True
+        ):
+            cdf = self.data[start : start + size + 1] >> (MAX_PRECISION - precision)
+            out.append(np.concatenate([[-precision if escape else precision], cdf]))
+        return [row.astype(np.int32) for row in out]
+
 
 def _checked_row(number: int, row: NDArray) -> tuple[NDArray[np.int64], int]:
     """Cumulative frequencies without padding, and the signed precision."""

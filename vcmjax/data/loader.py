@@ -94,8 +94,23 @@ def batches(
         data = data.random_map(transform, seed=augment)
     buffer = max(2 * batch, workers) if workers else 0
     ahead = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=buffer)
-    stream = data[index::count].repeat(epochs).to_iter_dataset(ahead)
+    stream = _Shard(data, index, count).repeat(epochs).to_iter_dataset(ahead)
     return iter(stream.batch(batch, drop_remainder=drop_remainder, batch_fn=_stack))
+
+
+class _Shard(grain.MapDataset):
+    """``data[index::count]``, which in Grain 0.2.11 repeats the first epoch for ever."""
+
+    def __init__(self, data: grain.MapDataset, index: int, count: int):
+        super().__init__(data)
+        self._data, self._index, self._count = data, index, count
+
+    def __len__(self) -> int:
+        return len(range(self._index, len(self._data), self._count))
+
+    def __getitem__(self, i: int) -> Example:
+        epoch, i = divmod(i, len(self))
+        return self._data[epoch * len(self._data) + self._index + i * self._count]
 
 
 def checked(
