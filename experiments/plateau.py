@@ -12,11 +12,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import rich.console
 
 from experiments import harness, task_networks
 from experiments.study import PRIORS, Study
+from vcmjax.coding import range_coder, tfc
 from vcmjax.data import dataset
 from vcmjax.errors import UsageError, VcmError
 from vcmjax.evaluate import plots, tables
@@ -76,6 +78,8 @@ PRESETS = {
     "full": {"tasks": (), "steps": 12000, "counts": (6000, 500, 500), "seeds": (0, 1, 2)},
 }
 
+CODERS = {"vcmjax": range_coder, "tfc": tfc}
+
 LAMS = {
     "class": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "segment": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
@@ -87,7 +91,13 @@ LATENT = {"class": (4, 64), "segment": (2, 24), "dense": (2, 24)}
 distortion at every rate from 45 bits up; a scene class is learnt better from fewer positions."""
 
 
-def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = False) -> dict:
+def run(
+    config: Config,
+    out: Path,
+    parallel: bool = False,
+    skip_bad: bool = False,
+    coder: ModuleType = range_coder,
+) -> dict:
     """Train, measure, and find each method's plateau; returns what `results.json` holds.
 
     Args:
@@ -95,6 +105,7 @@ def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = Fals
       out: Folder of results, created if need be.
       parallel: Train seeds, and separate λ, at once; for accelerators.
       skip_bad: Leave out examples that cannot be read, with a count, instead of stopping.
+      coder: What writes and reads the bytes: `coding.range_coder` or `coding.tfc`.
 
     Raises:
       UsageError: `out` holds another configuration; an unknown task; a λ ≤ 0.
@@ -119,6 +130,7 @@ def run(config: Config, out: Path, parallel: bool = False, skip_bad: bool = Fals
         refine=config.refine,
         parallel=parallel,
         skip_bad=skip_bad,
+        coder=coder,
     )
     networks = task_networks.Config(config.counts, config.network_steps, size=config.size)
     try:
@@ -213,12 +225,25 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     parser.add_argument("--seeds", type=int, help="number of training seeds")
     parser.add_argument("--steps", type=int, help="optimiser steps per model")
     parser.add_argument("--target", choices=("network", "labels", "mix"), help="distortion")
+    parser.add_argument(
+        "--latent",
+        nargs=2,
+        type=int,
+        metavar=("STRIDE", "CHANNELS"),
+        help="feature positions per latent position along each side, and channels",
+    )
     parser.add_argument("--refine", type=int, help="rounds of encoder-side refinement (default 0)")
     parser.add_argument("--separate-models", action="store_true", help="one model per λ")
     parser.add_argument("--tolerance", type=float, help="relative loss allowed at the plateau")
     parser.add_argument("--void", type=int, help="class index not scored, besides 255")
     parser.add_argument("--parallel", action="store_true", help="train at once what is independent")
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable files, go on")
+    parser.add_argument(
+        "--coder",
+        choices=CODERS,
+        default="vcmjax",
+        help="what writes the bytes; tfc is tensorflow-compression itself, from the extra [tfc]",
+    )
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
     chosen = {
@@ -227,6 +252,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         "lams": options.lams and tuple(sorted(options.lams)),
         "steps": options.steps,
         "target": options.target,
+        "latent": options.latent and tuple(options.latent),
         "refine": options.refine,
         "tolerance": options.tolerance,
         "void": options.void,
@@ -250,6 +276,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         raise UsageError(f"--refine {config.refine}: expected 0 or more rounds.")
     if not 0 <= config.tolerance < 1:
         raise UsageError(f"--tolerance {config.tolerance}: expected a share from 0 to below 1.")
+    if options.coder == "tfc":
+        tfc.check()
     seeds = tuple(range(first, first + number))
     config = dataclasses.replace(config, seeds=seeds, separate=options.separate_models)
     options.out = options.out or Path("runs") / options.preset
@@ -259,7 +287,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     config, options = parse(arguments)
-    results = run(config, options.out, options.parallel, options.skip_bad)
+    coder = CODERS[options.coder]
+    results = run(config, options.out, options.parallel, options.skip_bad, coder)
     draw(options.out)
     console = rich.console.Console()
     console.print(tables.table(results))

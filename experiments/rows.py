@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
         def statistic(m: Measurement) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
             def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
-                bpp = 8 / pixels * (weights @ m.bytes) / weights.sum(1)
+                bpp = 8 / pixels * (weights @ m.total) / weights.sum(1)
                 return metrics.resampled_scores(self.task, m.statistics, weights) | {
                     "bpp_real": bpp
                 }
@@ -68,14 +68,14 @@ class Row(NamedTuple):
 
         ci = bootstrap.interval([statistic(m) for m in chosen], images, seed=0)
         scores = [metrics.scores(self.task, m.statistics) for m in chosen]
-        length = mean([m.bytes for m in chosen])
+        length = mean([m.total for m in chosen])
         estimate = mean([m.estimated_bits for m in chosen])
         return {
             "images": images,
             "bpp_real": None if length is None else 8 * length / pixels,
             "bpp_estimated": None if estimate is None else estimate / pixels,
             "side_bits_estimated": mean([m.side_bits for m in chosen]),
-            "bytes_payload": length,
+            "bytes_payload": mean([m.bytes for m in chosen]),
             "bytes_total": length,
             "metrics": {
                 key: _defined(float(np.mean([s[key] for s in scores]))) for key in scores[0]

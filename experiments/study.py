@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -18,6 +19,8 @@ import numpy as np
 from experiments import harness
 from experiments.rows import Row
 from vcmjax.codecs.feature import FeatureCodec, Tables
+from vcmjax.codecs.frozen import FrozenCodec
+from vcmjax.coding import range_coder
 from vcmjax.data import dataset, features, loader
 from vcmjax.errors import DataError
 from vcmjax.evaluate import measure, metrics, plateau
@@ -78,6 +81,7 @@ class Study:
     refine: int = 0
     parallel: bool = False
     skip_bad: bool = False
+    coder: ModuleType = range_coder
     _tasks: dict[str, Any] = dataclasses.field(default_factory=dict)
     _rows: list[dict] = dataclasses.field(default_factory=list)
     _plateaus: list[dict] = dataclasses.field(default_factory=list)
@@ -133,9 +137,14 @@ class Study:
         for method, trained in models.items():
             levels = [found[method, seed] for seed in self.seeds]
             self._plateaus.append(self._plateau(at, method, trained, levels, lams))
-        if "ours" in models:
-            chosen = self._at(models["ours"], self.seeds[0], found["ours", self.seeds[0]].level)
-            self._write_examples(at, *chosen)
+        for method, trained in models.items():
+            model, level = self._at(trained, self.seeds[0], found[method, self.seeds[0]].level)
+            lam = float(model.codec.lam_of(level))
+            assert model.frozen  # of a method that has a prior
+            kept = FrozenCodec(model.codec, model.result.params, model.frozen, lam, network)
+            kept.save(self.out / "codecs" / f"{task.name}-{method}")
+            if method == "ours":
+                self._write_examples(at, model, level)
 
     # Steps
 
@@ -153,7 +162,7 @@ class Study:
                     def evaluate(level: int, trained=trained, seed=seed) -> tuple[float, float]:
                         result = self._measured(*self._at(trained, seed, level), at=at, split="val")
                         score = metrics.scores(at.task, result.statistics)[at.task.metric]
-                        return 8 * float(result.bytes.mean()) / pixels, score
+                        return 8 * float(result.total.mean()) / pixels, score
 
                     found[method, seed] = plateau.search(
                         evaluate,
@@ -201,7 +210,7 @@ class Study:
         data = at.splits[split]
         none = np.zeros(len(data.feature))
         scored = measure.head_statistics(at.task, at.head, data.feature, data.label)
-        return Measurement(none, none, none, scored)
+        return Measurement(none, none, none, none, scored)
 
     def _plateau(
         self, at: Place, method: str, trained: Models, found: list[plateau.Plateau], lams
@@ -248,6 +257,7 @@ class Study:
                 at.splits[split],
                 level,
                 refined,
+                self.coder,
             )
 
         return _kept(model.directory / f"{split}_{level}.npz", compute)
@@ -396,6 +406,7 @@ def _kept(path: Path, compute: Callable[[], Measurement]) -> Measurement:
         with np.load(path) as file:
             saved = dict(file)
         statistics = {k.removeprefix("statistics/"): v for k, v in saved.items() if "/" in k}
-        return Measurement(saved["bytes"], saved["estimated_bits"], saved["side_bits"], statistics)
+        plain = {k: v for k, v in saved.items() if "/" not in k}
+        return Measurement(**plain, statistics=statistics)
     except Exception as error:  # damaged archives raise from EOFError to NotImplementedError
         raise DataError(f"{path}: not a measurement ({error}); delete it and run again.") from error

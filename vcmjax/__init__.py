@@ -4,3 +4,10 @@ The module path is the API: ``from vcmjax.codecs import feature``. Nothing heavy
 """
 
 __version__ = "0.1.0"
+
+
+def load(directory):
+    """The trained codec saved in `directory`; see `vcmjax.codecs.frozen`."""
+    from vcmjax.codecs import frozen  # JAX is imported here, not by `import vcmjax`
+
+    return frozen.load(directory)

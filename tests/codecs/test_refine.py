@@ -58,6 +58,6 @@ def test_refined_symbols_are_written_and_read_back(coded):
     symbols, _ = refined(coded, 4)
     level = np.full(len(features), codec.level_of(LAM), np.int32)
     frozen = codec.tables(params)
-    streams = codec.write(params, frozen, symbols.side, symbols.latent, level)
+    streams = codec.write(frozen, symbols.side, symbols.latent, level)
     decoded = codec.decode(params, frozen, streams, LAM)
     np.testing.assert_allclose(decoded, symbols.output.feature, atol=1e-5)

@@ -280,7 +280,13 @@ def measurement(confusion, lengths):
         "cross_entropy": np.ones(len(confusion)),
     }
     lengths = np.asarray(lengths)
-    return Measurement(lengths, 8.0 * lengths + 0.1, np.full(len(lengths), 0.1), statistics)
+    return Measurement(
+        lengths,
+        np.full(len(lengths), 0.25),
+        8.0 * lengths + 0.1,
+        np.full(len(lengths), 0.1),
+        statistics,
+    )
 
 
 TASK = Task("segment_semantic", "segment", 2, ("background", "thing"))

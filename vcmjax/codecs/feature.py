@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.coding import range_coder, tables
-from vcmjax.entropy import gaussian
+from vcmjax.entropy import gaussian, integer
 from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
 from vcmjax.entropy.scale_hyperprior import ScaleHyperprior
 from vcmjax.errors import VcmError
@@ -29,7 +30,7 @@ LEVELS = 256
 """Rate levels of a conditioned model: λ travels as one byte."""
 _CHUNK = 32
 _SIDE_RANGE = 64
-_GAUSSIAN = len(gaussian.SCALES)
+_SIDE_GAIN_BITS = 3
 
 
 class Output(NamedTuple):
@@ -54,10 +55,19 @@ class Symbols(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Frozen integer tables, and the integer that symbol 0 of each table stands for (k,)."""
+    """All that decides which bytes mean which symbols: integers, frozen from trained parameters.
+
+    Attributes:
+      cdf: The tables of the range coder.
+      offsets: (k,) the integer that symbol 0 of each table stands for.
+      side_index: (levels, side) table of each channel of the side symbols.
+      scales: From side symbols to the table of each latent symbol.
+    """
 
     cdf: tables.CdfTables
     offsets: np.ndarray
+    side_index: np.ndarray
+    scales: integer.ScaleNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,20 +243,33 @@ class FeatureCodec:
         level and channel follow.
         """
         rows, offsets = tables.gaussian(gaussian.SCALES)
-        if self.prior == "spatial":
-            levels = jnp.arange(1 if self.lams[0] == self.lams[1] else LEVELS)
+        levels = np.arange(1 if self.lams[0] == self.lams[1] else LEVELS)
+        positions = self._from_level(jnp.asarray(levels))
+        if self.prior == "codebook":
+            log_scale = np.log(self._call(params, "side_scale", positions))
+            side_index = np.searchsorted(gaussian.LOG_THRESHOLDS, log_scale)
+        else:
             grid = np.arange(-_SIDE_RANGE, _SIDE_RANGE + 1)
-            positions = jnp.repeat(self._from_level(levels), len(grid))
             w = jnp.tile(jnp.asarray(grid, jnp.float32), len(levels))[:, None]
             w = jnp.broadcast_to(w, (w.shape[0], self.side))
-            mass = np.exp2(-np.asarray(self._call(params, "side_bits", w, positions), np.float64))
+            bits = self._call(params, "side_bits", w, jnp.repeat(positions, len(grid)))
+            mass = np.exp2(-np.asarray(bits, np.float64))
             mass = mass.reshape(len(levels), len(grid), self.side).transpose(0, 2, 1)
             ranges = [_likely(pmf) for pmf in mass.reshape(-1, len(grid))]
             inside = [pmf[r] for pmf, r in zip(mass.reshape(-1, len(grid)), ranges, strict=True)]
             tails = [max(1.0 - pmf.sum(), 0.0) for pmf in inside]
             rows = [*rows, *tables.from_pmf_rows(inside, tails)]
             offsets = np.concatenate([offsets, [grid[r.start] for r in ranges]])
-        return Tables(tables.CdfTables.from_rows(rows), offsets.astype(np.int32))
+            side_index = len(gaussian.SCALES) + np.arange(len(ranges)).reshape(-1, self.side)
+        steps = self._prior.integer_steps(params["prior"], np.asarray(positions, np.float64))
+        integer.check(steps)
+        thresholds = integer.rounded(gaussian.LOG_THRESHOLDS, integer.FRACTION)
+        return Tables(
+            tables.CdfTables.from_rows(rows),
+            offsets.astype(np.int32),
+            np.asarray(side_index, np.int32),
+            integer.ScaleNetwork(_SIDE_GAIN_BITS, steps, thresholds),
+        )
 
     def encode(
         self, params: dict, frozen: Tables, features: np.ndarray, lam: float | np.ndarray
@@ -269,22 +292,85 @@ class FeatureCodec:
         streams: list[bytes] = []
         for x, level in self._chunks(np.asarray(features, np.float32), self._levels(lam, features)):
             symbols = self.quantise(params, x, level)
-            streams += self.write(params, frozen, symbols.side, symbols.latent, level)
+            streams += self.write(frozen, symbols.side, symbols.latent, level)
         return streams[: len(features)]
 
     def write(
-        self, params: dict, frozen: Tables, side: Array, latent: Array, level: Array
+        self,
+        frozen: Tables,
+        side: Array,
+        latent: Array,
+        level: Array,
+        coder: ModuleType = range_coder,
     ) -> list[bytes]:
-        """The bytes of symbols as `quantise` or `refine.refine` gives them; arguments as there."""
+        """The bytes of symbols as `quantise` or `refine.refine` gives them: integers alone.
+
+        `coder` is `coding.range_coder` or `coding.tfc`, which write the same.
+        """
         streams: list[bytes] = []
         for s, q, at in self._chunks(np.asarray(side), np.asarray(latent), np.asarray(level)):
-            # The prior as the decoder will compute it, by the same compiled function.
-            _, index = self._prior_of(params, s, at, q.shape[1:-1])
-            indexes = [_flat(self._side_index(params, at, s)), _flat(index)]
-            tables = np.concatenate(indexes, axis=1)
+            index = frozen.scales.indexes(s, at, q.shape[1:-1])
+            tables = np.concatenate([_flat(_side_index(frozen, at, s.shape)), _flat(index)], axis=1)
             values = np.concatenate([_flat(s), _flat(q)], axis=1) - frozen.offsets[tables]
-            streams += range_coder.encode_batch(values, tables, frozen.cdf)
+            streams += coder.encode_batch(values, tables, frozen.cdf)
         return streams[: len(side)]
+
+    def read(
+        self,
+        frozen: Tables,
+        streams: Sequence[bytes],
+        level: np.ndarray,
+        size: tuple[int, int] | None = None,
+        coder: ModuleType = range_coder,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The symbols (side, latent) that `write` was given: integers alone, no parameters.
+
+        No float of any device takes part, so the symbols are the same wherever they are read.
+
+        Args:
+          frozen: As given to `write`.
+          streams: From `write`.
+          level: int (N,), rate levels.
+          size: (H, W) of the features, where they are not those of `shape`.
+          coder: As of `write`.
+
+        Raises:
+          CorruptStream: A stream no encoder can have written.
+        """
+        latent_size = tuple(-(-n // self.stride) for n in size or self.shape[:-1])
+        side_shape = self._prior.side_shape(latent_size)
+        decoder = coder.BatchDecoder(streams, frozen.cdf)
+
+        def symbols(index: np.ndarray) -> np.ndarray:
+            flat = _flat(index)
+            return (decoder.read(flat) + frozen.offsets[flat]).reshape(index.shape)
+
+        side = symbols(_side_index(frozen, level, (len(streams), *side_shape)))
+        return side, symbols(frozen.scales.indexes(side, level, latent_size))
+
+    def ideal_bits(
+        self,
+        frozen: Tables,
+        streams: Sequence[bytes],
+        level: np.ndarray,
+        size: tuple[int, int] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Bits that the tables ask for, of side and of latent symbols: (N,) each.
+
+        Arguments and errors as of `read`. A stream's length exceeds their sum by its termination.
+        """
+        side, latent = self.read(frozen, streams, level, size)
+        index = (
+            _side_index(frozen, level, side.shape),
+            frozen.scales.indexes(side, level, latent.shape[1:-1]),
+        )
+        of_side, of_latent = (
+            tables.ideal_bits(symbols - frozen.offsets[k], k, frozen.cdf)
+            .reshape(len(streams), -1)
+            .sum(1)
+            for symbols, k in zip((side, latent), index, strict=True)
+        )
+        return of_side, of_latent
 
     def decode(
         self,
@@ -293,6 +379,7 @@ class FeatureCodec:
         streams: Sequence[bytes],
         lam: float | np.ndarray,
         size: tuple[int, int] | None = None,
+        coder: ModuleType = range_coder,
     ) -> np.ndarray:
         """The features (N, *shape) that `encode` meant; its evaluation-mode reconstruction.
 
@@ -302,28 +389,17 @@ class FeatureCodec:
           streams: From `encode`.
           lam: As given to `encode`.
           size: (H, W) of the features, where they are not those of `shape`.
+          coder: As of `write`.
 
         Raises:
           CorruptStream: A stream no encoder can have written.
         """
         shape = self.shape if size is None else (*size, self.shape[-1])
-        latent_size = tuple(-(-n // self.stride) for n in shape[:-1])
-        features: list[np.ndarray] = []
+        features = [np.zeros((0, *shape), np.float32)]
         order = np.arange(len(streams))
         for rows, level in self._chunks(order, self._levels(lam, order)):
-            decoder = range_coder.BatchDecoder([streams[i] for i in rows], frozen.cdf)
-
-            def read(index: np.ndarray, decoder=decoder) -> np.ndarray:
-                flat = _flat(index)
-                return (decoder.read(flat) + frozen.offsets[flat]).reshape(index.shape)
-
-            side_shape = (len(rows), *self._prior.side_shape(latent_size))
-            side = read(self._side_index(params, level, np.empty(side_shape, np.int32)))
-            mean, latent_index = self._prior_of(params, side, level, latent_size)
-            q = read(np.asarray(latent_index))
-            features.append(np.asarray(self._reconstruct(params, q, mean, level, shape)))
-        if not features:
-            return np.zeros((0, *shape), np.float32)
+            side, q = self.read(frozen, [streams[i] for i in rows], level, size, coder)
+            features.append(np.asarray(self._reconstruct(params, side, q, level, shape)))
         return np.concatenate(features)[: len(streams)]
 
     # The parts
@@ -383,27 +459,11 @@ class FeatureCodec:
             return jnp.zeros(level.shape, jnp.float32)
         return 2.0 * level.astype(jnp.float32) / (LEVELS - 1) - 1.0
 
-    # Host-side steps of encode and decode, compiled once for chunks of one size
-
-    @functools.partial(jax.jit, static_argnums=(0, 4))
-    def _prior_of(self, params, side, level, size):
-        position = self._from_level(level)
-        mean, scale = self._predict(params, side.astype(jnp.float32), position, size)
-        return mean, gaussian.scale_index(scale)
-
     @functools.partial(jax.jit, static_argnums=(0, 5))
-    def _reconstruct(self, params, q, mean, level, shape):
-        return self._synthesise(params, q + mean, self._from_level(level), shape)
-
-    def _side_index(self, params: dict, level: np.ndarray, side: np.ndarray) -> np.ndarray:
-        """Table of each side symbol."""
-        if self.prior == "codebook":
-            scale = self._call(params, "side_scale", self._from_level(jnp.asarray(level)))
-            return np.asarray(gaussian.scale_index(scale))
-        one_lam = self.lams[0] == self.lams[1]
-        first = _GAUSSIAN + (np.zeros_like(level) if one_lam else level) * self.side
-        index = first[:, None, None, None] + np.arange(self.side, dtype=np.int32)
-        return np.broadcast_to(index, side.shape).astype(np.int32)
+    def _reconstruct(self, params, side, q, level, shape):
+        position = self._from_level(level)
+        mean, _ = self._predict(params, side.astype(jnp.float32), position, q.shape[1:-1])
+        return self._synthesise(params, q + mean, position, shape)
 
     def _levels(self, lam: float | np.ndarray, items: np.ndarray) -> np.ndarray:
         return np.broadcast_to(self.level_of(lam), (len(items),)).astype(np.int32)
@@ -427,6 +487,12 @@ class FeatureCodec:
 
 def _per_image(bits: jax.Array) -> jax.Array:
     return bits.reshape(bits.shape[0], -1).sum(1)
+
+
+def _side_index(frozen: Tables, level: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Table of each side symbol; `shape` is theirs."""
+    index = frozen.side_index[np.minimum(level, len(frozen.side_index) - 1)]
+    return np.broadcast_to(index.reshape(len(index), *(1,) * (len(shape) - 2), -1), shape)
 
 
 def _likely(pmf: np.ndarray) -> slice:

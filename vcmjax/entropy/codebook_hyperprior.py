@@ -14,8 +14,9 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vcmjax.entropy import gaussian
+from vcmjax.entropy import gaussian, integer
 from vcmjax.nets.layers import Film, quadratic
 
 VECTOR_GAIN = 8.0
@@ -104,6 +105,27 @@ class CodebookHyperprior(nn.Module):
         x = nn.leaky_relu(self.prediction_film(self.prediction(x), level))
         mean, log_scale = jnp.split(self.output(x), 2, axis=-1)
         return mean, log_scale
+
+    def integer_steps(self, params: dict, positions: np.ndarray) -> tuple[integer.Step, ...]:
+        """`predict`'s log-scale in exact integers; see `integer.ScaleNetwork`.
+
+        Args:
+          params: As `init` gives them.
+          positions: (levels,) the rate levels that Film is tabulated for, each in [-1, 1].
+        """
+        p = params["params"]
+        steps: list[integer.Step] = []
+        for i in range(2):
+            steps.append(integer.linear(**p[f"decoder_{i}"]))
+            steps.append(integer.film(p[f"decoder_film_{i}"], positions))
+        if self.spatial:
+            steps.append(integer.linear(**p["coefficients"]))
+            bases = np.asarray(p["codebook"]) / math.sqrt(self.bases)
+            steps.append(integer.Expand(integer.rounded(bases, integer.WEIGHT_FRACTION)))
+        steps.append(integer.linear(**p["prediction"]))
+        steps.append(integer.film(p["prediction_film"], positions))
+        scale = {name: leaf[..., self.channels :] for name, leaf in p["output"].items()}
+        return (*steps, integer.linear(**scale))
 
     def side_shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one image's v, whatever the latent's size."""

@@ -14,8 +14,10 @@ LN2 = float(np.log(2.0))
 SCALES = np.exp(np.linspace(np.log(0.11), np.log(64.0), 64))
 """The standard deviations, in quantisation steps, for which tables exist; float64 (64,)."""
 
+LOG_THRESHOLDS = np.log(SCALES[:-1] * SCALES[1:]) / 2
+"""Log-scales halfway between neighbouring tables; float64 (63,)."""
+
 _LOG_FIRST = float(np.log(SCALES[0]))
-_LOG_STEP = float(np.log(SCALES[1] / SCALES[0]))
 
 
 def bits(q: jax.Array, scale: jax.Array) -> jax.Array:
@@ -42,9 +44,3 @@ def bounded_scale(log_scale: jax.Array) -> jax.Array:
     """exp(log_scale) kept within the grid `SCALES`, with a gradient that leads back into it."""
     low = lower_bound(log_scale, _LOG_FIRST)
     return jnp.exp(-lower_bound(-low, -float(np.log(SCALES[-1]))))
-
-
-def scale_index(scale: jax.Array) -> jax.Array:
-    """Index of the entry of `SCALES` nearest to `scale` in logarithm; int32, shape of `scale`."""
-    position = jnp.round((jnp.log(scale) - _LOG_FIRST) / _LOG_STEP)
-    return jnp.clip(position, 0, len(SCALES) - 1).astype(jnp.int32)

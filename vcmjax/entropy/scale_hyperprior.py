@@ -11,8 +11,9 @@ autoregression). The prior of ŵ is shifted and scaled by the rate level, as the
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from vcmjax.entropy import factorized
+from vcmjax.entropy import factorized, integer
 from vcmjax.nets.layers import Film, quadratic, upsample
 
 HYPER_GAIN = 8.0
@@ -68,6 +69,19 @@ class ScaleHyperprior(nn.Module):
         x = nn.leaky_relu(self.decoder_film[1](x, level))
         mean, log_scale = jnp.split(self.output(x), 2, axis=-1)
         return mean, log_scale
+
+    def integer_steps(self, params: dict, positions: np.ndarray) -> tuple[integer.Step, ...]:
+        """`predict`'s log-scale in exact integers, as `CodebookHyperprior.integer_steps`."""
+        p = params["params"]
+        scale = {name: leaf[..., self.channels :] for name, leaf in p["output"].items()}
+        return (
+            integer.linear(**p["decoder_0"]),
+            integer.film(p["decoder_film_0"], positions),
+            integer.linear(**p["decoder_1"]),
+            integer.Upsample(),
+            integer.film(p["decoder_film_1"], positions),
+            integer.linear(**scale),
+        )
 
     def side_shape(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one image's ŵ for a latent of `size` (h, w)."""

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from vcmjax.codecs import refine
 from vcmjax.codecs.feature import FeatureCodec, Symbols, Tables
+from vcmjax.coding import container, range_coder
 from vcmjax.data.features import Split
 from vcmjax.evaluate import metrics
 from vcmjax.tasks import Task
@@ -23,15 +25,22 @@ class Measurement(NamedTuple):
 
     Attributes:
       bytes: Length of each image's stream; zeros for a method that sends none.
+      container: Each image's share of what one `.vcm` file of the split adds to the streams.
       estimated_bits: The model's own estimate for it.
       side_bits: The part of that estimate spent on side information.
       statistics: From `metrics.statistics`.
     """
 
     bytes: np.ndarray
+    container: np.ndarray
     estimated_bits: np.ndarray
     side_bits: np.ndarray
     statistics: metrics.Statistics
+
+    @property
+    def total(self) -> np.ndarray:
+        """Bytes of each image, its share of the container included."""
+        return self.bytes + self.container
 
 
 class Refinement(NamedTuple):
@@ -74,6 +83,7 @@ def reconstruction(
     split: Split,
     level: int,
     refined: Refinement | None = None,
+    coder: ModuleType = range_coder,
 ) -> tuple[np.ndarray, Measurement]:
     """What the decoder gets, and what it cost; scores are left empty.
 
@@ -89,7 +99,7 @@ def reconstruction(
         run = jax.jit(lambda x: codec.apply(params, jax.random.key(0), x, jnp.asarray(lam)).feature)
         parts = [run(split.feature[start : start + _BATCH]) for start in range(0, count, _BATCH)]
         none = np.zeros(count)
-        return np.concatenate(parts), Measurement(none.astype(int), none, none, {})
+        return np.concatenate(parts), Measurement(none.astype(int), none, none, none, {})
     levels = np.full(count, level, np.int32)
     if refined is None:
         symbols = _quantised(codec, params, split.feature, levels)
@@ -98,13 +108,17 @@ def reconstruction(
         symbols = refine.refine(
             codec, params, split.feature, levels, refined.distortion, pixels, refined.rounds
         )
-    streams = codec.write(params, frozen, symbols.side, symbols.latent, levels)
-    decoded = codec.decode(params, frozen, streams, lam, split.feature.shape[1:-1])
+    streams = codec.write(frozen, symbols.side, symbols.latent, levels, coder)
+    size = split.feature.shape[1:-1]
+    decoded = codec.decode(params, frozen, streams, lam, size, coder)
     if not np.allclose(decoded, symbols.output.feature, atol=1e-3):
         raise AssertionError("decoded features differ from the evaluation-mode reconstruction")
     output = symbols.output
     length = np.array([len(stream) for stream in streams])
-    return decoded, Measurement(length, np.asarray(output.bits), np.asarray(output.side_bits), {})
+    around = len(container.pack(streams, bytes(4), level)) - length.sum()
+    share = np.full(count, around / count)
+    bits, side_bits = np.asarray(output.bits), np.asarray(output.side_bits)
+    return decoded, Measurement(length, share, bits, side_bits, {})
 
 
 def measure(
@@ -116,9 +130,10 @@ def measure(
     split: Split,
     level: int,
     refined: Refinement | None = None,
+    coder: ModuleType = range_coder,
 ) -> Measurement:
     """Code every image of `split`, decode it, finish the task, and score it."""
-    feature, measured = reconstruction(codec, params, frozen, split, level, refined)
+    feature, measured = reconstruction(codec, params, frozen, split, level, refined, coder)
     return measured._replace(statistics=head_statistics(task, head, feature, split.label))
 
 

@@ -1,0 +1,255 @@
+"""Images to coded files and back: ``vcmjax encode``, ``decode``, ``info``."""
+
+import argparse
+import csv
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import rich.console
+import rich.logging
+import rich.progress
+from PIL import Image
+
+from vcmjax.coding import container
+from vcmjax.data import images as image_files
+from vcmjax.errors import DataError, UsageError, VcmError
+
+if TYPE_CHECKING:  # imports JAX, which `info` and `--help` do without
+    from vcmjax.codecs.frozen import FrozenCodec
+
+CONSOLE = rich.console.Console(stderr=True)
+_BATCH = 32
+_EXAMPLES = """examples:
+  vcmjax encode street/*.png -o street.vcm --model runs/camvid/codecs/segment_semantic-ours
+  vcmjax decode street.vcm -o labels --model runs/camvid/codecs/segment_semantic-ours
+  vcmjax info street.vcm
+"""
+
+
+def guarded(run: Callable[[], None], interrupted: str) -> None:
+    """Call `run`; bad input ends in one line and status 2, Ctrl-C in `interrupted` and 130."""
+    handler = rich.logging.RichHandler(console=CONSOLE, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger("vcmjax").setLevel(logging.INFO)
+    try:
+        run()
+    except (VcmError, OSError) as error:
+        CONSOLE.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        CONSOLE.print(interrupted)
+        # Threads of data loaders and checkpoint writers must not hold the exit up.
+        os._exit(130)
+
+
+@contextmanager
+def steps(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar with ETA over `total` steps; yields a function told the steps done."""
+    columns = (
+        rich.progress.TextColumn("{task.description:<42}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("ETA"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=CONSOLE) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> None:
+    """Write `paths` to the coded file `out`, in their order.
+
+    Images are resized to the size that the model was trained at. While the network runs on a
+    batch, the one before is being coded.
+
+    Raises:
+      DataError: An image or the model cannot be read, or `out` not be written.
+      UsageError: λ outside the model's range.
+    """
+    codec = _load(model)
+    chosen = codec.lam if lam is None else lam
+    level = int(codec.codec.level_of(chosen))
+    side = _image_side(codec)
+    total = 0
+    with (
+        steps("encoding", len(paths)) as progress,
+        ThreadPoolExecutor(1) as coder,
+        container.Writer(out, codec.fingerprint, level) as writer,
+    ):
+        waiting: Future[list[bytes]] | None = None
+        for start in range(0, len(paths), _BATCH):
+            batch = np.stack([_image(path, side) for path in paths[start : start + _BATCH]])
+            features = codec.features(_filled(batch))[: len(batch)]
+            if waiting:
+                total += _append(writer, waiting.result())
+            waiting = coder.submit(codec.compress, features, float(codec.codec.lam_of(level)))
+            progress(start)
+        if waiting:
+            total += _append(writer, waiting.result())
+        progress(len(paths))
+    size = out.stat().st_size
+    print(f"{out}: {len(paths)} images, {size} bytes, {size / len(paths):.1f} bytes each")
+
+
+def decode(path: Path, out: Path, model: Path) -> None:
+    """Finish the model's task on the images in the coded file `path`, into the folder `out`.
+
+    A segmentation becomes a PNG of class indices per image; values become an 8-bit PNG (normals:
+    (n + 1)/2) of one or three channels; classes become ``classes.csv``.
+
+    Raises:
+      VcmError: The file is damaged, or another model wrote it.
+    """
+    codec = _load(model)
+    task = codec._network().task
+    side = _image_side(codec)
+    reader = container.Reader(path, codec.fingerprint)
+    out.mkdir(parents=True, exist_ok=True)
+    classes: list[tuple[int, int, str]] = []
+    with steps("decoding", len(reader)) as progress:
+        for start, coded in _batches(reader):
+            lam = codec.codec.lam_of(np.array([image.level for image in coded]))
+            features = codec.decompress([c.payload for c in coded], lam, reader.info.size)
+            output = codec.predict(_filled(features))[: len(coded)]
+            for k, one in enumerate(output, start):
+                if task.kind == "class":
+                    index = int(one.argmax())
+                    classes.append((k, index, task.classes[index] if task.classes else ""))
+                else:
+                    _picture(one, task.kind, side).save(out / f"{k:06d}.png")
+            progress(start + len(coded))
+    if task.kind == "class":
+        with open(out / "classes.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("image", "index", "class"), *classes])
+    print(f"{out}: {task.name} of {len(reader)} images")
+
+
+def info(path: Path, model: Path | None) -> None:
+    """Print what the coded file `path` holds, and where its bytes go; with `model`, all of them."""
+    codec = None if model is None else _load(model)
+    reader = container.Reader(path, None if codec is None else codec.fingerprint)
+    about, parts = reader.info, reader.parts()
+    count = len(reader)
+    print(f"{path}: {count} images, {about.length} bytes, model {about.fingerprint.hex()}")
+    print(f"feature size: {about.size or 'as the model was trained'}; rate level: {about.level}")
+    bits = {name: 8.0 * size for name, size in parts._asdict().items()}
+    if codec is not None and count:
+        side = latent = 0.0
+        for _, coded in _batches(reader):
+            lam = codec.codec.lam_of(np.array([image.level for image in coded]))
+            spent = codec.spent([image.payload for image in coded], lam, about.size)
+            side, latent = side + spent[0].sum(), latent + spent[1].sum()
+        termination = bits["payload"] - side - latent
+        bits |= {"  v": side, "  z": latent, "  termination": termination}
+    for name, total in bits.items():
+        print(f"{name:<14} {total / 8:12.1f} bytes {total / max(count, 1):10.2f} bits per image")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="vcmjax",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("encode", help="images to one coded file")
+    one.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
+    one.add_argument("-o", "--out", type=Path, required=True, help="coded file to write")
+    one.add_argument("--model", type=Path, required=True, help="directory of a frozen codec")
+    one.add_argument("--lam", type=float, help="λ: greater is better and longer (default: model's)")
+    one = commands.add_parser("decode", help="a coded file to the task's results")
+    one.add_argument("file", type=Path)
+    one.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
+    one.add_argument("--model", type=Path, required=True, help="directory of a frozen codec")
+    one = commands.add_parser("info", help="what a coded file holds, and where its bytes go")
+    one.add_argument("file", type=Path)
+    one.add_argument("--model", type=Path, help="frozen codec, to tell v, z and termination apart")
+    options = parser.parse_args(arguments)
+
+    def run() -> None:
+        if options.command == "encode":
+            encode(list(_listed(options.images)), options.out, options.model, options.lam)
+        elif options.command == "decode":
+            decode(options.file, options.out, options.model)
+        else:
+            info(options.file, options.model)
+
+    guarded(run, "interrupted; nothing was written under the final name")
+
+
+def _load(model: Path) -> "FrozenCodec":
+    from vcmjax.codecs import frozen
+
+    return frozen.load(model)
+
+
+def _listed(paths: Iterable[Path]) -> Iterator[Path]:
+    """Files as given, folders as their images in order of name."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in image_files.SUFFIXES)
+        if not inside:
+            raise DataError(f"{path}: no images in this folder; expected .png, .jpg or others.")
+        yield from inside
+
+
+def _image(path: Path, side: int) -> np.ndarray:
+    image = image_files.to_rgb(image_files.load(path, "image"), path, "image")
+    return image_files.shrink(image, side)
+
+
+def _image_side(codec: "FrozenCodec") -> int:
+    if codec.network is None:
+        raise UsageError("--model: this codec has no task network; code its features by the API.")
+    from vcmjax.nets.hourglass import STRIDE
+
+    return codec.codec.shape[0] * STRIDE
+
+
+def _append(writer: container.Writer, streams: Sequence[bytes]) -> int:
+    for stream in streams:
+        writer.append(stream)
+    return len(streams)
+
+
+def _batches(reader: container.Reader) -> Iterator[tuple[int, list[Any]]]:
+    for start in range(0, len(reader), _BATCH):
+        yield start, [reader[k] for k in range(start, min(start + _BATCH, len(reader)))]
+
+
+def _filled(batch: np.ndarray) -> np.ndarray:
+    """The batch at full length, so that networks are compiled once."""
+    short = _BATCH - len(batch)
+    return np.concatenate([batch, np.repeat(batch[-1:], short, axis=0)])
+
+
+def _picture(output: np.ndarray, kind: str, side: int) -> Image.Image:
+    """One output (h, w, channels) as a picture of the image's size."""
+    layers = [
+        np.asarray(Image.fromarray(layer).resize((side, side), Image.Resampling.BILINEAR))
+        for layer in np.moveaxis(output.astype(np.float32), -1, 0)
+    ]
+    full = np.stack(layers, axis=-1)
+    if kind == "segment":
+        return Image.fromarray(full.argmax(-1).astype(np.uint8))
+    if full.shape[-1] == 3:  # normals, each component in [-1, 1]
+        full = (full + 1) / 2
+    values = np.rint(255 * np.clip(full, 0, 1)).astype(np.uint8)
+    return Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values[..., :3])
+
+
+if __name__ == "__main__":
+    main()
