@@ -1,17 +1,20 @@
-"""Speed of the range coder, one thread, against `constriction` where that is installed.
+"""Speed and termination of the range coder, against tensorflow-compression and constriction.
 
-Run:    python benchmarks/coder.py [--symbols 4096] [--streams 64] [--repeats 21]
-Prints: median and best million symbols per second; 64 Gaussian tables of 33 symbols at 16 bits.
+Run:    python -m benchmarks.coder [--symbols 4096] [--streams 64] [--repeats 21]
+Needs:  the extra [tfc], and ``pip install constriction``, for the comparisons; it does without
+Prints: a Markdown table of million symbols per second, one thread (tensorflow-compression chooses
+        its own threads), 64 Gaussian tables of 33 symbols at 16 bits; then the bits of termination
 """
 
 import argparse
-import functools
+import importlib.metadata
 import time
 from collections.abc import Callable
 
 import numpy as np
 
 from vcmjax.coding import range_coder, tables
+from vcmjax.errors import VcmError
 
 
 def gaussian_tables(count: int = 64, radius: int = 16) -> list[np.ndarray]:
@@ -92,8 +95,41 @@ def constriction_jobs(rows: list[np.ndarray], values: np.ndarray, indexes: np.nd
     }
 
 
+def tfc_jobs(rows: list[np.ndarray], values: np.ndarray, indexes: np.ndarray) -> dict:
+    """The same symbols with the operations of tensorflow-compression, called as they are."""
+    from vcmjax.coding import tfc
+
+    t = tables.CdfTables.from_rows(rows)
+    tf, ops = tfc._tensorflow()
+    lookup, shape = tfc._lookup(t), tf.constant(values.shape[:1], tf.int32)
+
+    def encode() -> np.ndarray:
+        handle = ops.entropy_encode_index(ops.create_range_encoder(shape, lookup), indexes, values)
+        return ops.entropy_encode_finalize(handle).numpy()
+
+    streams = tf.constant(encode())
+
+    def decode() -> np.ndarray:
+        handle = ops.create_range_decoder(streams, lookup)
+        return ops.entropy_decode_index(handle, indexes, indexes.shape[1:], tf.int32)[1].numpy()
+
+    np.testing.assert_array_equal(decode(), values)
+    return {"tensorflow-compression encode": encode, "tensorflow-compression decode": decode}
+
+
+def termination(rows: list[np.ndarray], lengths: tuple[int, ...], streams: int = 2000) -> None:
+    """Prints the mean bits by which streams exceed their tables' ideal length."""
+    t = tables.CdfTables.from_rows(rows)
+    print("\n| symbols per stream | bits over the ideal length, mean of streams |\n| ---: | ---: |")
+    for length in lengths:
+        values, indexes = draw(rows, (streams, length))
+        real = 8 * np.array([len(s) for s in range_coder.encode_batch(values, indexes, t)])
+        ideal = tables.ideal_bits(values, indexes, t).sum(1)
+        print(f"| {length} | {np.mean(real - ideal):.2f} |")
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--symbols", type=int, default=4096, help="per stream")
     parser.add_argument("--streams", type=int, default=64)
@@ -102,14 +138,28 @@ def main() -> None:
     rows = gaussian_tables()
     values, indexes = draw(rows, (args.streams, args.symbols))
     jobs = vcmjax_jobs(rows, values, indexes)
+    for peer in (constriction_jobs, tfc_jobs):
+        try:
+            jobs |= peer(rows, values, indexes)
+        except (ImportError, VcmError) as error:
+            print(f"left out: {error}")
+    names = ("vcmjax", "numba", "numpy", "constriction", "tensorflow-compression-ops")
+    print(", ".join(f"{n} {v}" for n in names if (v := version(n))), end="\n\n")
+    found = {name: rate(work, values.size, args.repeats) for name, work in jobs.items()}
+    print("| million symbols per second | median | best | median, relative |")
+    print("| --- | ---: | ---: | ---: |")
+    for name, (median, best) in found.items():
+        ours = found["vcmjax encode_batch" if "encode" in name else "vcmjax decode_batch"][0]
+        print(f"| {name} | {median:.1f} | {best:.1f} | {median / ours:.2f} |")
+    termination(rows, (64, 256, 1024))
+
+
+def version(name: str) -> str | None:
+    """That installed, or None."""
     try:
-        jobs |= constriction_jobs(rows, values, indexes)
-    except ImportError:
-        print("constriction is not installed: no comparison")
-    print(f"{'million symbols per second':<28}{'median':>8}{'best':>8}")
-    for name, work in jobs.items():
-        median, best = rate(functools.partial(work), values.size, args.repeats)
-        print(f"{name:<28}{median:8.1f}{best:8.1f}")
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 if __name__ == "__main__":

@@ -113,6 +113,26 @@ def test_bad_input_ends_in_one_line_and_status_2(models, folder, tmp_path, capsy
         assert not out.is_file()
 
 
+def test_images_in_intact_blocks_are_decoded_although_another_is_damaged(
+    models, folder, tmp_path, capsys
+):
+    # 512 images are two blocks; a bit of the first is flipped.
+    model, coded, out = models["normal"], tmp_path / "a.vcm", tmp_path / "out"
+    files = sorted(folder.iterdir())
+    assert run("encode", *(files * 15)[:512], "-o", coded, "--model", model) == 0
+    data = bytearray(coded.read_bytes())
+    data[300] ^= 4
+    coded.write_bytes(data)
+    assert run("decode", coded, "-o", out, "--model", model) == 2
+    assert not list(out.glob("*.png"))
+    capsys.readouterr()
+    assert run("decode", coded, "-o", out, "--model", model, "--salvage") == 0
+    assert "lost: images 0 to 255" in " ".join(capsys.readouterr().err.split())
+    assert [path.stem for path in sorted(out.glob("*.png"))] == [
+        f"{k:06d}" for k in range(256, 512)
+    ]
+
+
 def test_help_shows_examples(capsys):
     assert run("--help") == 0
     assert "vcmjax decode street.vcm" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import itertools
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rich.console
@@ -17,13 +18,14 @@ import rich.logging
 import rich.progress
 from PIL import Image
 
-from vcmjax.coding import container
+from vcmjax.coding import container, salvage
 from vcmjax.data import images as image_files
 from vcmjax.errors import DataError, UsageError, VcmError
 
 if TYPE_CHECKING:  # imports JAX, which `info` and `--help` do without
     from vcmjax.codecs.frozen import FrozenCodec
 
+log = logging.getLogger("vcmjax")
 CONSOLE = rich.console.Console(stderr=True)
 _BATCH = 32
 _EXAMPLES = """examples:
@@ -50,8 +52,8 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
 
 
 @contextmanager
-def steps(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar with ETA over `total` steps; yields a function told the steps done."""
+def steps(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar with ETA over `total` steps, None if unknown; yields what is told the steps."""
     columns = (
         rich.progress.TextColumn("{task.description:<42}"),
         rich.progress.BarColumn(),
@@ -100,37 +102,45 @@ def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> 
     print(f"{out}: {len(paths)} images, {size} bytes, {size / len(paths):.1f} bytes each")
 
 
-def decode(path: Path, out: Path, model: Path) -> None:
+def decode(path: Path, out: Path, model: Path, damaged: bool = False) -> None:
     """Finish the model's task on the images in the coded file `path`, into the folder `out`.
 
     A segmentation becomes a PNG of class indices per image; values become an 8-bit PNG (normals:
-    (n + 1)/2) of one or three channels; classes become ``classes.csv``.
+    (n + 1)/2) of one or three channels; classes become ``classes.csv``. With `damaged`, images of
+    intact blocks are decoded, and the others are counted in a warning.
 
     Raises:
-      VcmError: The file is damaged, or another model wrote it.
+      VcmError: The file is damaged (with `damaged`: beyond use), or another model wrote it.
     """
     codec = _load(model)
     task = codec._network().task
     side = _image_side(codec)
-    reader = container.Reader(path, codec.fingerprint)
+    source: container.Reader | salvage.Salvage
+    source = (salvage.Salvage if damaged else container.Reader)(path, codec.fingerprint)
     out.mkdir(parents=True, exist_ok=True)
     classes: list[tuple[int, int, str]] = []
-    with steps("decoding", len(reader)) as progress:
-        for start, coded in _batches(reader):
-            lam = codec.codec.lam_of(np.array([image.level for image in coded]))
-            features = codec.decompress([c.payload for c in coded], lam, reader.info.size)
-            output = codec.predict(_filled(features))[: len(coded)]
-            for k, one in enumerate(output, start):
+    done = 0
+    with steps("decoding", source.info.images) as progress:
+        for numbered in _batches(source):
+            lam = codec.codec.lam_of(np.array([image.level for _, image in numbered]))
+            payloads = [image.payload for _, image in numbered]
+            features = codec.decompress(payloads, lam, source.info.size)
+            output = codec.predict(_filled(features))[: len(numbered)]
+            for (k, _), one in zip(numbered, output, strict=True):
                 if task.kind == "class":
                     index = int(one.argmax())
                     classes.append((k, index, task.classes[index] if task.classes else ""))
                 else:
                     _picture(one, task.kind, side).save(out / f"{k:06d}.png")
-            progress(start + len(coded))
+            done += len(numbered)
+            progress(done)
     if task.kind == "class":
         with open(out / "classes.csv", "w", newline="") as file:
             csv.writer(file).writerows([("image", "index", "class"), *classes])
-    print(f"{out}: {task.name} of {len(reader)} images")
+    print(f"{out}: {task.name} of {done} images")
+    for lost in getattr(source, "lost", []):
+        last = "the end" if lost.stop is None else lost.stop - 1
+        log.warning("%s: lost: images %d to %s", path, lost.first, last)
 
 
 def info(path: Path, model: Path | None) -> None:
@@ -144,9 +154,9 @@ def info(path: Path, model: Path | None) -> None:
     bits = {name: 8.0 * size for name, size in parts._asdict().items()}
     if codec is not None and count:
         side = latent = 0.0
-        for _, coded in _batches(reader):
-            lam = codec.codec.lam_of(np.array([image.level for image in coded]))
-            spent = codec.spent([image.payload for image in coded], lam, about.size)
+        for numbered in _batches(reader):
+            lam = codec.codec.lam_of(np.array([image.level for _, image in numbered]))
+            spent = codec.spent([image.payload for _, image in numbered], lam, about.size)
             side, latent = side + spent[0].sum(), latent + spent[1].sum()
         termination = bits["payload"] - side - latent
         bits |= {"  v": side, "  z": latent, "  termination": termination}
@@ -172,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.add_argument("file", type=Path)
     one.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
     one.add_argument("--model", type=Path, required=True, help="directory of a frozen codec")
+    one.add_argument("--salvage", action="store_true", help="decode what damage has left")
     one = commands.add_parser("info", help="what a coded file holds, and where its bytes go")
     one.add_argument("file", type=Path)
     one.add_argument("--model", type=Path, help="frozen codec, to tell v, z and termination apart")
@@ -181,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.command == "encode":
             encode(list(_listed(options.images)), options.out, options.model, options.lam)
         elif options.command == "decode":
-            decode(options.file, options.out, options.model)
+            decode(options.file, options.out, options.model, options.salvage)
         else:
             info(options.file, options.model)
 
@@ -225,9 +236,13 @@ def _append(writer: container.Writer, streams: Sequence[bytes]) -> int:
     return len(streams)
 
 
-def _batches(reader: container.Reader) -> Iterator[tuple[int, list[Any]]]:
-    for start in range(0, len(reader), _BATCH):
-        yield start, [reader[k] for k in range(start, min(start + _BATCH, len(reader)))]
+def _batches(
+    source: container.Reader | salvage.Salvage,
+) -> Iterator[list[tuple[int, container.Coded]]]:
+    """Numbered images, a batch at a time."""
+    numbered = iter(source) if isinstance(source, salvage.Salvage) else enumerate(source)
+    while batch := list(itertools.islice(numbered, _BATCH)):
+        yield batch
 
 
 def _filled(batch: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ One stream per image holds v̂ and then q, so that termination is paid once.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +28,8 @@ from vcmjax.rounding import add_noise, straight_through
 Array = jax.Array | np.ndarray
 LEVELS = 256
 """Rate levels of a conditioned model: λ travels as one byte."""
-_CHUNK = 32
+_CHUNK, _POSITIONS = 32, 1 << 14
+"""Images coded at once: 32, or as many as have this many feature positions, which bounds memory."""
 _SIDE_RANGE = 64
 _SIDE_GAIN_BITS = 3
 
@@ -290,7 +291,9 @@ class FeatureCodec:
             bad = int(np.flatnonzero(~np.isfinite(features).reshape(len(features), -1).all(1))[0])
             raise VcmError(f"features[{bad}] holds NaN or infinity; expected finite values")
         streams: list[bytes] = []
-        for x, level in self._chunks(np.asarray(features, np.float32), self._levels(lam, features)):
+        features = np.asarray(features, np.float32)
+        of = _images_at_once(features.shape[1:-1])
+        for x, level in _chunks(of, features, self._levels(lam, features)):
             symbols = self.quantise(params, x, level)
             streams += self.write(frozen, symbols.side, symbols.latent, level)
         return streams[: len(features)]
@@ -308,7 +311,8 @@ class FeatureCodec:
         `coder` is `coding.range_coder` or `coding.tfc`, which write the same.
         """
         streams: list[bytes] = []
-        for s, q, at in self._chunks(np.asarray(side), np.asarray(latent), np.asarray(level)):
+        of = _images_at_once(tuple(self.stride * n for n in latent.shape[1:-1]))
+        for s, q, at in _chunks(of, np.asarray(side), np.asarray(latent), np.asarray(level)):
             index = frozen.scales.indexes(s, at, q.shape[1:-1])
             tables = np.concatenate([_flat(_side_index(frozen, at, s.shape)), _flat(index)], axis=1)
             values = np.concatenate([_flat(s), _flat(q)], axis=1) - frozen.offsets[tables]
@@ -397,7 +401,8 @@ class FeatureCodec:
         shape = self.shape if size is None else (*size, self.shape[-1])
         features = [np.zeros((0, *shape), np.float32)]
         order = np.arange(len(streams))
-        for rows, level in self._chunks(order, self._levels(lam, order)):
+        of = _images_at_once(shape[:-1])
+        for rows, level in _chunks(of, order, self._levels(lam, order)):
             side, q = self.read(frozen, [streams[i] for i in rows], level, size, coder)
             features.append(np.asarray(self._reconstruct(params, side, q, level, shape)))
         return np.concatenate(features)[: len(streams)]
@@ -468,13 +473,6 @@ class FeatureCodec:
     def _levels(self, lam: float | np.ndarray, items: np.ndarray) -> np.ndarray:
         return np.broadcast_to(self.level_of(lam), (len(items),)).astype(np.int32)
 
-    def _chunks(self, *arrays: np.ndarray):
-        """Equal chunks, the last filled up with copies: the same program for any batch."""
-        for start in range(0, len(arrays[0]), _CHUNK):
-            part = [a[start : start + _CHUNK] for a in arrays]
-            short = _CHUNK - len(part[0])
-            yield [np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for a in part]
-
     def _check(self, features) -> None:
         shape = tuple(np.shape(features))
         if len(shape) != len(self.shape) + 1 or shape[-1] != self.shape[-1]:
@@ -483,6 +481,18 @@ class FeatureCodec:
                 + (" with any H and W" if self.spatial else "")
                 + ". PyTorch features are channels-first: transpose them."
             )
+
+
+def _images_at_once(size: tuple[int, ...]) -> int:
+    return max(1, min(_CHUNK, _POSITIONS // math.prod(size)))
+
+
+def _chunks(of: int, *arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Chunks `of` rows, the last filled up with copies: the same program for any batch."""
+    for start in range(0, len(arrays[0]), of):
+        part = [a[start : start + of] for a in arrays]
+        short = of - len(part[0])
+        yield [np.concatenate([a, np.repeat(a[-1:], short, axis=0)]) for a in part]
 
 
 def _per_image(bits: jax.Array) -> jax.Array:
