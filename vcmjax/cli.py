@@ -53,7 +53,7 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
 
 @contextmanager
 def steps(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar with ETA over `total` steps, None if unknown; yields what is told the steps."""
+    """A progress bar with ETA over `total` steps (None: unknown); yields what is told them."""
     columns = (
         rich.progress.TextColumn("{task.description:<42}"),
         rich.progress.BarColumn(),

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import harness, plateau
+from experiments import harness, plateau, study
 from experiments.rows import Row
-from vcmjax.errors import UsageError
+from vcmjax.errors import DataError, UsageError
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.tasks import Task
 from vcmjax.train import loop
@@ -280,13 +280,8 @@ def measurement(confusion, lengths):
         "cross_entropy": np.ones(len(confusion)),
     }
     lengths = np.asarray(lengths)
-    return Measurement(
-        lengths,
-        np.full(len(lengths), 0.25),
-        8.0 * lengths + 0.1,
-        np.full(len(lengths), 0.1),
-        statistics,
-    )
+    container, side = np.full(len(lengths), 0.25), np.full(len(lengths), 0.1)
+    return Measurement(lengths, container, 8.0 * lengths + 0.1, side, statistics)
 
 
 TASK = Task("segment_semantic", "segment", 2, ("background", "thing"))
@@ -305,5 +300,21 @@ def test_a_score_that_is_undefined_is_null_in_the_results(tmp_path):
 def test_streams_of_no_bytes_are_a_rate_of_zero_not_a_method_without_rate():
     m = measurement([[[4, 0], [0, 1]]] * 2, [0, 0])
     row = Row(TASK, "conditioned/network", "val", (2, 2)).of("ours", 0.1, 3, {0: m})[-1]
-    assert row["bpp_real"] == row["bytes_total"] == 0
-    assert row["ci"]["bpp_real"] == [0, 0]
+    assert row["bytes_payload"] == 0
+    assert row["bytes_total"] == 0.25  # the container's share
+    assert row["bpp_real"] == 8 * 0.25 / 4
+    assert row["ci"]["bpp_real"] == [0.5, 0.5]
+
+
+def test_measurements_are_kept_and_a_damaged_file_is_named(tmp_path):
+    m = measurement([[[4, 0], [0, 1]]] * 2, [5, 7])
+    path = tmp_path / "val_3.npz"
+    for compute in (lambda: m, lambda: pytest.fail("measured twice")):
+        kept = study._kept(path, compute)
+        np.testing.assert_array_equal(kept.total, m.total)
+        np.testing.assert_array_equal(kept.statistics["confusion"], m.statistics["confusion"])
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(
+        DataError, match=r"val_3\.npz: not a measurement .* delete it and run again"
+    ):
+        study._kept(path, lambda: m)
