@@ -315,7 +315,8 @@ class FeatureCodec:
         for s, q, at in _chunks(of, np.asarray(side), np.asarray(latent), np.asarray(level)):
             index = frozen.scales.indexes(s, at, q.shape[1:-1])
             tables = np.concatenate([_flat(_side_index(frozen, at, s.shape)), _flat(index)], axis=1)
-            values = np.concatenate([_flat(s), _flat(q)], axis=1) - frozen.offsets[tables]
+            symbols = np.concatenate([_flat(s), _flat(q)], axis=1).astype(np.int64)
+            values = symbols - frozen.offsets[tables]  # of no int32: refused, not wrapped
             streams += coder.encode_batch(values, tables, frozen.cdf)
         return streams[: len(side)]
 
