@@ -23,23 +23,25 @@ RECIPES = {
 
 
 def recipes(name: str) -> str:
-    """Markdown: the best validation mIoU of Ours by each recipe and seed, and its bits."""
-    lines = ["| recipe | best validation mIoU, at bits per image: each seed |", "|---|---|"]
-    for recipe, pattern in RECIPES.items():
-        path = RESULTS / pattern.format(name)
-        if path.exists():
-            lines.append(f"| {recipe} | {_cell(tables.read(path))} |")
+    """Markdown: validation mIoU of Ours by recipe and λ, its interval, and the bits it took."""
+    found = {
+        recipe: tables.read(RESULTS / pattern.format(name)) for recipe, pattern in RECIPES.items()
+    }
+    lams = next(iter(found.values()))["config"]["lams"]
+    lines = ["| recipe | " + " | ".join(f"λ = {lam:g}" for lam in lams) + " |"]
+    lines.append("|---" * (1 + len(lams)) + "|")
+    for recipe, results in found.items():
+        cells = [
+            "{:.1f} [{:.1f}, {:.1f}] at {:.0f} bits".format(
+                100 * row["metrics"]["miou"],
+                *(100 * end for end in row["ci"]["miou"]),
+                8 * row["bytes_total"],
+            )
+            for row in results["rows"]
+            if (row["split"], row["method"], row["seed"]) == ("val", "ours", None)
+        ]
+        lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _cell(results: dict) -> str:
-    rows = [r for r in results["rows"] if r["split"] == "val" and r["method"] == "ours"]
-    best = []
-    for seed in results["seeds"]:
-        curve = [(r["metrics"]["miou"], 8 * r["bytes_total"]) for r in rows if r["seed"] == seed]
-        score, bits = max(curve)
-        best.append(f"{100 * score:.1f} at {bits:.0f}")
-    return ", ".join(best)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
