@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcmjax.entropy import gaussian, integer
@@ -173,6 +173,7 @@ def test_weights_that_could_leave_the_exact_integers_are_refused():
         integer.ScaleNetwork.from_arrays(arrays)
 
 
+@settings(max_examples=25)  # each compiles
 @given(*[st.integers(1, 9)] * 4)
 def test_bases_are_resampled_as_jax_does(h, w, height, width):
     bases = np.random.default_rng(0).normal(size=(3, h, w))
