@@ -87,8 +87,9 @@ LAMS = {
 }
 """λ grids by kind of task: nats per image, nats per pixel, absolute error per element."""
 LATENT = {"class": (4, 64), "segment": (2, 24), "dense": (2, 24)}
-"""(stride, channels) by kind of task. On CamVid 8×8×24 needed fewer bits than 4×4×64 for the same
-distortion at every rate from 45 bits up; a scene class is learnt better from fewer positions."""
+"""(stride, channels) by kind of task. On CamVid 4×4×64 scores better than 8×8×24 to about 150 bits
+an image (0.402 against 0.353 mIoU below 60), yet falls short of the plateau; a scene class is
+learnt better from fewer positions."""
 
 
 def run(

@@ -3,7 +3,8 @@
 Run:    python -m experiments.readme
 Expect: experiments/results/NAME.png for each plateau_*.json there, and an example page where
         NAME_examples.npz lies beside it; in README.md each block from ``<!-- results: NAME -->`` to
-        ``<!-- end -->`` holds the table of NAME.json, ``<!-- recipes: DATA -->`` the recipes
+        ``<!-- end -->`` holds the table of NAME.json, ``<!-- recipes: DATA -->`` the recipes,
+        ``<!-- curve: NAME -->`` the curve of Ours in NAME.json
 """
 
 import re
@@ -14,7 +15,7 @@ from vcmjax.evaluate import plots, tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-_BLOCK = re.compile(r"<!-- (results|recipes): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+_BLOCK = re.compile(r"<!-- (results|recipes|curve): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
 RECIPES = {
     "one conditioned model, network's output": "recipe_{}_network.json",
     "one conditioned model, labels": "recipe_{}_labels.json",
@@ -44,6 +45,20 @@ def recipes(name: str) -> str:
     return "\n".join(lines)
 
 
+def curve(name: str) -> str:
+    """Markdown: bits and headline score of Ours on both splits, at every λ."""
+    results = tables.read(RESULTS / f"{name}.json")
+    lines = ["| λ | Val. bits | Val. mIoU, % | Test bits | Test mIoU, % |", "|---|---|---|---|---|"]
+    found: dict[float, list[str]] = {}
+    for row in results["rows"]:
+        if row["method"] == "ours" and row["seed"] is None:
+            low, high = row["ci"]["miou"]
+            score = f"{100 * row['metrics']['miou']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+            found.setdefault(row["lam"], []).extend([f"{8 * row['bytes_total']:.0f}", score])
+    lines += [f"| {lam:g} | " + " | ".join(cells) + " |" for lam, cells in found.items()]
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Rewrite README.md in place and redraw its figures."""
     del arguments
@@ -62,8 +77,10 @@ def filled(text: str) -> str:
 
     def block(match: re.Match) -> str:
         kind, name = match.groups()
-        results = RESULTS / f"{name}.json"
-        made = recipes(name) if kind == "recipes" else tables.markdown(tables.read(results))
+        if kind == "results":
+            made = tables.markdown(tables.read(RESULTS / f"{name}.json"))
+        else:
+            made = recipes(name) if kind == "recipes" else curve(name)
         return f"<!-- {kind}: {name} -->\n{made}\n<!-- end -->"
 
     return _BLOCK.sub(block, text)
