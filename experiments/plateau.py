@@ -2,7 +2,7 @@
 
 Run:    python -m experiments.plateau [--preset smoke|default|full] [--task NAME ...|all]
                                       [--data rooms|DIR] [--out DIR]
-Cost:   default 6 minutes and 2.7 GB; on two CPU cores (AMD EPYC)
+Cost:   default 8 minutes and 2.5 GB; on two CPU cores (AMD EPYC)
 Expect: OUT/results.json, its table on the screen, its figures beside it
 """
 
