@@ -1,6 +1,9 @@
 """The command line: what it writes, and what it says of bad input."""
 
+import contextlib
 import csv
+import os
+import signal
 
 import jax
 import numpy as np
@@ -131,6 +134,22 @@ def test_images_in_intact_blocks_are_decoded_although_another_is_damaged(
     assert [path.stem for path in sorted(out.glob("*.png"))] == [
         f"{k:06d}" for k in range(256, 512)
     ]
+
+
+def test_an_interrupt_that_a_callback_swallows_still_stops_the_work(monkeypatch, capsys):
+    # Python ignores what is raised in a garbage collector's callback, and JAX has one.
+    def work():
+        with cli.steps("working", 3) as progress:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            progress(1)
+            pytest.fail("went on")
+
+    status = []
+    monkeypatch.setattr(os, "_exit", status.append)
+    cli.guarded(work, "stopped")
+    assert status == [130] and "stopped" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_help_shows_examples(capsys):

@@ -5,11 +5,14 @@ import csv
 import itertools
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +30,7 @@ if TYPE_CHECKING:  # imports JAX, which `info` and `--help` do without
 
 log = logging.getLogger("vcmjax")
 CONSOLE = rich.console.Console(stderr=True)
+_INTERRUPTED = threading.Event()
 _BATCH = 32
 _EXAMPLES = """examples:
   vcmjax encode street/*.png -o street.vcm --model runs/camvid/codecs/segment_semantic-ours
@@ -40,6 +44,9 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
     handler = rich.logging.RichHandler(console=CONSOLE, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("vcmjax").setLevel(logging.INFO)
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as in the background of a shell script
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         run()
     except (VcmError, OSError) as error:
@@ -49,6 +56,18 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
         CONSOLE.print(interrupted)
         # Threads of data loaders and checkpoint writers must not hold the exit up.
         os._exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        _INTERRUPTED.clear()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, and leave word of it for `steps`.
+
+    Where the interpreter happens to run a callback of JAX's garbage collector, it would be lost.
+    """
+    _INTERRUPTED.set()
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -64,7 +83,13 @@ def steps(description: str, total: int | None) -> Iterator[Callable[[int], None]
     )
     with rich.progress.Progress(*columns, console=CONSOLE) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda done: bar.update(task, completed=done)
+
+        def progress(done: int) -> None:
+            bar.update(task, completed=done)
+            if _INTERRUPTED.is_set():
+                raise KeyboardInterrupt
+
+        yield progress
 
 
 def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> None:
