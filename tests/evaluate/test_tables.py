@@ -63,9 +63,11 @@ def test_caption_counts_images_and_seeds(results):
     text = tables.caption(results)
     assert "200 validation images at 128×128, 300 test images" in text
     assert "3 training seeds" in text and "over images and seeds" in text
+    assert "cannot rank" not in text
     results["seeds"] = [0]
     assert "1 training seed." in tables.caption(results)
     assert "over images. " in tables.caption(results)
+    assert "One seed cannot rank the methods" in tables.caption(results)
 
 
 def test_only_rows_pooled_over_seeds_are_read(results):

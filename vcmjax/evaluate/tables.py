@@ -126,6 +126,8 @@ def caption(results: Results) -> str:
         f"interval over images{' and seeds' * (seeds > 1)}. Plateau: fewest bits within "
         f"{' or '.join(f'{100 * t:g}' for t in tolerances)} % of the Control Group on the "
         "validation split."
+        + " One seed cannot rank the methods: trainings differ by more than these brackets "
+        "(--seeds 3)." * (seeds == 1)
     )
 
 
