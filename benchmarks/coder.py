@@ -39,14 +39,20 @@ def draw(rows: list[np.ndarray], shape: tuple[int, int]) -> tuple[np.ndarray, np
     return values, indexes
 
 
-def rate(work: Callable[[], object], symbols: int, repeats: int) -> tuple[float, float]:
-    """Median and best million symbols per second over `repeats` runs, after one to warm up."""
+def timed(work: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each of `repeats` runs, after one to warm up."""
     work()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def rate(work: Callable[[], object], symbols: int, repeats: int) -> tuple[float, float]:
+    """Median and best million symbols per second."""
+    seconds = timed(work, repeats)
     return symbols / float(np.median(seconds)) / 1e6, symbols / min(seconds) / 1e6
 
 

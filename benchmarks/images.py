@@ -9,25 +9,19 @@ import contextlib
 import io
 import itertools
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import vcmjax
+from benchmarks.coder import timed
 from vcmjax import cli
 
 
 def median(work: Callable[[], object], repeats: int) -> float:
-    """Seconds, after one run to warm up."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+    """Seconds."""
+    return float(np.median(timed(work, repeats)))
 
 
 def main() -> None:

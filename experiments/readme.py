@@ -33,11 +33,7 @@ def recipes(name: str) -> str:
     lines.append("|---" * (1 + len(lams)) + "|")
     for recipe, results in found.items():
         cells = [
-            "{:.1f} [{:.1f}, {:.1f}] at {:.0f} bits".format(
-                100 * row["metrics"]["miou"],
-                *(100 * end for end in row["ci"]["miou"]),
-                8 * row["bytes_total"],
-            )
+            f"{_miou(row)} at {8 * row['bytes_total']:.0f} bits"
             for row in results["rows"]
             if (row["split"], row["method"], row["seed"]) == ("val", "ours", None)
         ]
@@ -52,11 +48,15 @@ def curve(name: str) -> str:
     found: dict[float, list[str]] = {}
     for row in results["rows"]:
         if row["method"] == "ours" and row["seed"] is None:
-            low, high = row["ci"]["miou"]
-            score = f"{100 * row['metrics']['miou']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-            found.setdefault(row["lam"], []).extend([f"{8 * row['bytes_total']:.0f}", score])
+            cells = [f"{8 * row['bytes_total']:.0f}", _miou(row)]
+            found.setdefault(row["lam"], []).extend(cells)
     lines += [f"| {lam:g} | " + " | ".join(cells) + " |" for lam, cells in found.items()]
     return "\n".join(lines)
+
+
+def _miou(row: dict) -> str:
+    """In per cent, with its interval."""
+    return tables.cell(row["metrics"]["miou"], row["ci"]["miou"], 100, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

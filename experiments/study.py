@@ -137,8 +137,7 @@ class Study:
         for method, trained in models.items():
             levels = [found[method, seed] for seed in self.seeds]
             self._plateaus.append(self._plateau(at, method, trained, levels, lams))
-        for method, trained in models.items():
-            model, level = self._at(trained, self.seeds[0], found[method, self.seeds[0]].level)
+            model, level = self._at(trained, self.seeds[0], levels[0].level)
             lam = float(model.codec.lam_of(level))
             assert model.frozen  # of a method that has a prior
             kept = FrozenCodec(model.codec, model.result.params, model.frozen, lam, network)

@@ -106,7 +106,6 @@ def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> 
     chosen = codec.lam if lam is None else lam
     level = int(codec.codec.level_of(chosen))
     side = _image_side(codec)
-    total = 0
     with (
         steps("encoding", len(paths)) as progress,
         ThreadPoolExecutor(1) as coder,
@@ -117,11 +116,11 @@ def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> 
             batch = np.stack([_image(path, side) for path in paths[start : start + _BATCH]])
             features = codec.features(_filled(batch))[: len(batch)]
             if waiting:
-                total += _append(writer, waiting.result())
+                _append(writer, waiting.result())
             waiting = coder.submit(codec.compress, features, float(codec.codec.lam_of(level)))
             progress(start)
         if waiting:
-            total += _append(writer, waiting.result())
+            _append(writer, waiting.result())
         progress(len(paths))
     size = out.stat().st_size
     print(f"{out}: {len(paths)} images, {size} bytes, {size / len(paths):.1f} bytes each")
@@ -255,10 +254,9 @@ def _image_side(codec: "FrozenCodec") -> int:
     return codec.codec.shape[0] * STRIDE
 
 
-def _append(writer: container.Writer, streams: Sequence[bytes]) -> int:
+def _append(writer: container.Writer, streams: Sequence[bytes]) -> None:
     for stream in streams:
         writer.append(stream)
-    return len(streams)
 
 
 def _batches(

@@ -313,11 +313,7 @@ class FeatureCodec:
         streams: list[bytes] = []
         of = _images_at_once(tuple(self.stride * n for n in latent.shape[1:-1]))
         for s, q, at in _chunks(of, np.asarray(side), np.asarray(latent), np.asarray(level)):
-            index = frozen.scales.indexes(s, at, q.shape[1:-1])
-            tables = np.concatenate([_flat(_side_index(frozen, at, s.shape)), _flat(index)], axis=1)
-            symbols = np.concatenate([_flat(s), _flat(q)], axis=1).astype(np.int64)
-            values = symbols - frozen.offsets[tables]  # of no int32: refused, not wrapped
-            streams += coder.encode_batch(values, tables, frozen.cdf)
+            streams += coder.encode_batch(*_coded(frozen, s, q, at), frozen.cdf)
         return streams[: len(side)]
 
     def read(
@@ -365,17 +361,9 @@ class FeatureCodec:
         Arguments and errors as of `read`. A stream's length exceeds their sum by its termination.
         """
         side, latent = self.read(frozen, streams, level, size)
-        index = (
-            _side_index(frozen, level, side.shape),
-            frozen.scales.indexes(side, level, latent.shape[1:-1]),
-        )
-        of_side, of_latent = (
-            tables.ideal_bits(symbols - frozen.offsets[k], k, frozen.cdf)
-            .reshape(len(streams), -1)
-            .sum(1)
-            for symbols, k in zip((side, latent), index, strict=True)
-        )
-        return of_side, of_latent
+        bits = tables.ideal_bits(*_coded(frozen, side, latent, level), frozen.cdf)
+        of_side, of_latent = np.split(bits, [_flat(side).shape[1]], axis=1)
+        return of_side.sum(1), of_latent.sum(1)
 
     def decode(
         self,
@@ -500,9 +488,19 @@ def _per_image(bits: jax.Array) -> jax.Array:
     return bits.reshape(bits.shape[0], -1).sum(1)
 
 
+def _coded(
+    frozen: Tables, side: np.ndarray, latent: np.ndarray, level: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols as the coder takes them, side first, and the table of each: (N, n) both."""
+    index = frozen.scales.indexes(side, level, latent.shape[1:-1])
+    used = np.concatenate([_flat(_side_index(frozen, level, side.shape)), _flat(index)], axis=1)
+    symbols = np.concatenate([_flat(side), _flat(latent)], axis=1).astype(np.int64)
+    return symbols - frozen.offsets[used], used  # of no int32: refused there, not wrapped here
+
+
 def _side_index(frozen: Tables, level: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Table of each side symbol; `shape` is theirs."""
-    index = frozen.side_index[np.minimum(level, len(frozen.side_index) - 1)]
+    index = frozen.side_index[level]
     return np.broadcast_to(index.reshape(len(index), *(1,) * (len(shape) - 2), -1), shape)
 
 

@@ -63,8 +63,7 @@ class FrozenCodec:
         Raises:
           VcmError: Features of another shape or not finite; λ out of range.
         """
-        own = self.lam if lam is None else lam
-        return self.codec.encode(self.params, self.tables, features, own)
+        return self.codec.encode(self.params, self.tables, features, self._lam(lam))
 
     def decompress(
         self,
@@ -82,8 +81,7 @@ class FrozenCodec:
         Raises:
           CorruptStream: A stream no encoder can have written.
         """
-        own = self.lam if lam is None else lam
-        return self.codec.decode(self.params, self.tables, streams, own, size)
+        return self.codec.decode(self.params, self.tables, streams, self._lam(lam), size)
 
     def spent(
         self,
@@ -95,9 +93,7 @@ class FrozenCodec:
 
         What remains of a stream's length is termination. Arguments as of `decompress`.
         """
-        level = np.broadcast_to(
-            self.codec.level_of(self.lam if lam is None else lam), (len(streams),)
-        )
+        level = np.broadcast_to(self.codec.level_of(self._lam(lam)), (len(streams),))
         return self.codec.ideal_bits(self.tables, streams, level, size)
 
     def compress_images(
@@ -121,6 +117,9 @@ class FrozenCodec:
         """The task's output (N, classes) or (N, h, w, channels) on decompressed features."""
         network = self._network()
         return np.asarray(network.network.decode(network.params, jnp.asarray(features)))
+
+    def _lam(self, lam: float | np.ndarray | None) -> float | np.ndarray:
+        return self.lam if lam is None else lam
 
     def _network(self) -> TaskNetwork:
         if self.network is None:

@@ -191,16 +191,16 @@ def _cells(spec: dict[str, Any], point: Results | None, size: float | None = Non
         return ["–", "–", "–"]
     ci, bpp = point.get("ci") or {}, point.get("bpp_real")
     scale = SCALES.get(spec["metric"], 1)
-    score = _cell(point["score"], ci.get("score"), scale, 1 if scale > 1 else 4)
+    score = cell(point["score"], ci.get("score"), scale, 1 if scale > 1 else 4)
     per_bpp = size / bpp if size is not None and bpp else 0
     return [
         score,
-        _cell(bpp, ci.get("bpp_real"), 1, 4),
-        _cell(bpp if per_bpp else None, ci.get("bpp_real"), per_bpp, 1),
+        cell(bpp, ci.get("bpp_real"), 1, 4),
+        cell(bpp if per_bpp else None, ci.get("bpp_real"), per_bpp, 1),
     ]
 
 
-def _cell(value: float | None, interval: list[float] | None, scale: float, digits: int) -> str:
+def cell(value: float | None, interval: list[float] | None, scale: float, digits: int) -> str:
     """A number with its interval, both times `scale`."""
     if value is None or math.isnan(value):
         return "–"
