@@ -19,7 +19,7 @@ from experiments import harness
 from vcmjax.data import dataset, loader
 from vcmjax.evaluate import measure, metrics
 from vcmjax.nets import pretrained
-from vcmjax.nets.hourglass import hourglass
+from vcmjax.nets.small_hourglass import hourglass
 from vcmjax.tasks import ROOMS, Task
 from vcmjax.train import loop, task_network
 
@@ -124,7 +124,7 @@ def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -
             split: _scores(task, network, result.params, examples[split])
             for split in ("val", "test")
         }
-        pretrained.save(path_of(task.name), result.params, scores)
+        pretrained.save(path_of(task.name), network, result.params, scores)
         log.info("%s: %s", task.name, scores)
 
 

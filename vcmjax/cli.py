@@ -1,4 +1,4 @@
-"""Images to coded files and back: ``vcmjax encode``, ``decode``, ``info``."""
+"""Images to coded files and back: ``vcmjax encode``, ``decode``, ``info``; ``vcmjax convert``."""
 
 import argparse
 import csv
@@ -36,6 +36,7 @@ _EXAMPLES = """examples:
   vcmjax encode street/*.png -o street.vcm --model runs/camvid/codecs/segment_semantic-ours
   vcmjax decode street.vcm -o labels --model runs/camvid/codecs/segment_semantic-ours
   vcmjax info street.vcm
+  vcmjax convert taskonomy_weights --out networks
 """
 
 
@@ -210,6 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one = commands.add_parser("info", help="what a coded file holds, and where its bytes go")
     one.add_argument("file", type=Path)
     one.add_argument("--model", type=Path, help="frozen codec, to tell v, z and termination apart")
+    one = commands.add_parser("convert", help="the Taskonomy release's .pth files to networks")
+    one.add_argument("weights", type=Path, help="folder of TASK_encoder-SHA256.pth and decoders")
+    one.add_argument("-o", "--out", type=Path, required=True, help="folder to write networks to")
+    one.add_argument("--task", nargs="+", default=[], help="domains (default: all of CVR's there)")
     options = parser.parse_args(arguments)
 
     def run() -> None:
@@ -217,6 +222,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             encode(list(_listed(options.images)), options.out, options.model, options.lam)
         elif options.command == "decode":
             decode(options.file, options.out, options.model, options.salvage)
+        elif options.command == "convert":
+            from vcmjax import torch_weights
+
+            for path in torch_weights.convert(options.weights, options.out, options.task):
+                print(path)
         else:
             info(options.file, options.model)
 
@@ -249,9 +259,7 @@ def _image(path: Path, side: int) -> np.ndarray:
 def _image_side(codec: "FrozenCodec") -> int:
     if codec.network is None:
         raise UsageError("--model: this codec has no task network; code its features by the API.")
-    from vcmjax.nets.hourglass import STRIDE
-
-    return codec.codec.shape[0] * STRIDE
+    return codec.codec.shape[0] * codec.network.network.stride
 
 
 def _append(writer: container.Writer, streams: Sequence[bytes]) -> None:

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from vcmjax.data import features
-from vcmjax.nets.hourglass import hourglass
 from vcmjax.nets.pretrained import TaskNetwork
+from vcmjax.nets.small_hourglass import hourglass
 from vcmjax.tasks import Task
 
 SIZE = 16

@@ -8,22 +8,23 @@ from hypothesis import strategies as st
 
 from vcmjax.errors import DataError
 from vcmjax.nets import pretrained
-from vcmjax.nets.hourglass import hourglass
+from vcmjax.nets.small_hourglass import hourglass
 from vcmjax.tasks import ROOMS
 
 TASK = ROOMS["reshading"]
+NETWORK = hourglass(TASK)
 SCORES = {"val": {"l1": 0.125}, "test": {"l1": 0.25}}
 
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(lambda: hourglass(TASK).init(jax.random.key(0), 32))()
+    return jax.jit(lambda: NETWORK.init(jax.random.key(0), 32))()
 
 
 @pytest.fixture(scope="module")
 def saved(params, tmp_path_factory):
     path = tmp_path_factory.mktemp("networks") / "inner" / "reshading.msgpack"
-    pretrained.save(path, params, SCORES)
+    pretrained.save(path, NETWORK, params, SCORES)
     return path
 
 
@@ -42,7 +43,7 @@ def test_fingerprint_is_stable_and_changes_with_any_parameter(params, saved, tmp
     assert first == pretrained.load(saved, TASK).fingerprint
     leaves, tree = jax.tree.flatten(params)
     leaves[-1] = leaves[-1] + 1
-    pretrained.save(tmp_path / "other", jax.tree.unflatten(tree, leaves), SCORES)
+    pretrained.save(tmp_path / "other", NETWORK, jax.tree.unflatten(tree, leaves), SCORES)
     assert pretrained.load(tmp_path / "other", TASK).fingerprint != first
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcmjax.nets.hourglass import hourglass
+from vcmjax.nets.small_hourglass import hourglass
 from vcmjax.tasks import VOID, Task
 from vcmjax.train import losses, task_network
 from vcmjax.train.task_network import Labelled

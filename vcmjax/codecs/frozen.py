@@ -157,8 +157,9 @@ class FrozenCodec:
                 checkpointer.save(aside / "params", jax.tree.map(np.asarray, self.params))
             task = None
             if self.network:
-                task = self.network.task._asdict()
-                pretrained.save(aside / "network.msgpack", self.network.params, self.network.scores)
+                task, network = self.network.task._asdict(), self.network.network
+                name = "network.msgpack" if network.architecture == "small" else "network"
+                pretrained.save(aside / name, network, self.network.params, self.network.scores)
             config = {
                 "format": _FORMAT,
                 "codec": dataclasses.asdict(self.codec),
@@ -201,7 +202,8 @@ def load(directory: str | os.PathLike[str]) -> FrozenCodec:
         network = None
         if config["task"]:
             task = Task(**_tuples(config["task"]))
-            network = pretrained.load(path / "network.msgpack", task)
+            full = path / "network"
+            network = pretrained.load(full if full.exists() else path / "network.msgpack", task)
         loaded = FrozenCodec(codec, params, tables, float(config["lam"]), network)
     except Exception as error:  # Orbax and zipfile raise many types on damaged files
         raise DataError(f"{path}: damaged codec ({error}); copy it again.") from error

@@ -10,7 +10,6 @@ import numpy as np
 
 from vcmjax.data import loader
 from vcmjax.errors import DataError
-from vcmjax.nets.hourglass import OUTPUT_STRIDE
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.train import augment
 from vcmjax.train.task_network import Progress
@@ -68,6 +67,7 @@ def extract(
         except Exception:  # damaged archives raise from EOFError to NotImplementedError
             cache.unlink()  # written by another version, or damaged on disk: made anew below
     task, params = network.task, network.params
+    stride = network.network.output_stride
 
     @jax.jit
     def run(image, label, key):
@@ -77,9 +77,7 @@ def extract(
         feature = network.network.encode(params, image)
         output = network.network.decode(params, feature).astype(jnp.float16)
         if training and task.kind != "class":
-            label = label[
-                :, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE, OUTPUT_STRIDE // 2 :: OUTPUT_STRIDE
-            ]
+            label = label[:, stride // 2 :: stride, stride // 2 :: stride]
         return feature, output, label
 
     parts: list[tuple[np.ndarray, ...]] = []

@@ -51,7 +51,7 @@ def problem(
 
     Args:
       task: Form of labels and loss.
-      network: From `hourglass.hourglass(task)`.
+      network: From `small_hourglass.hourglass(task)`.
       size: Image side, in pixels.
       weights: From `class_weights`, for segmentation.
       encoder: Parameters of a trained encoder to start from.
