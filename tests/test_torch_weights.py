@@ -234,6 +234,18 @@ def test_a_file_of_the_other_half_or_of_another_task_is_refused_by_name(weights,
         torch_weights.parameters(other, "reshading")
 
 
+def test_a_file_of_the_release_under_another_ones_name_is_refused(tmp_path, monkeypatch):
+    # Normals and reconstruction have decoders of one shape; only the digest tells them apart.
+    path = tmp_path / "new"
+    path.write_bytes(b"the autoencoder's")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    urls = {"autoencoding_decoder": f"https://host/autoencoding_decoder-{digest}.pth"}
+    monkeypatch.setattr(release, "TASKONOMY_PRETRAINED_URLS", urls)
+    path = path.rename(tmp_path / f"normal_decoder-{digest}.pth")
+    with pytest.raises(DataError, match=rf"{path.name}: is the release's autoencoding_decoder-"):
+        torch_weights.read(path)
+
+
 class Hostile:
     def __reduce__(self):
         return os.mkdir, ("owned",)

@@ -27,6 +27,7 @@ from vcmjax.tasks import ROOMS
 Half = Literal["encoder", "decoder"]
 _EPSILON = 1e-5
 """Added to a batch norm's variance, PyTorch's default, which the release keeps."""
+_EXTRA = "pip install 'vcmjax[torch]'"
 
 
 class Layer(NamedTuple):
@@ -152,9 +153,9 @@ def find(weights: Path, name: str, half: Half) -> Path:
     if any(weights.rglob("*ckpt*.index")) or any(weights.rglob("checkpoint")):
         raise DataError(
             f"{weights}: a TensorFlow checkpoint, which is not read here; expected the .pth files "
-            f"of the PyTorch release, such as {_url(name, half)}"
+            f"of the PyTorch release, such as {_urls()[f'{name}_{half}']}"
         )
-    url = _url(name, half)
+    url = _urls()[f"{name}_{half}"]
     raise DataError(f"{weights}: {url.rsplit('/', 1)[1]} is missing; download it from {url}")
 
 
@@ -176,6 +177,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
             "file. Download it again."
         )
     torch = _torch()
+    others = [url for url in _urls().values() if url.endswith(f"-{digest}.pth")]
+    if others and not others[0].endswith(path.name):
+        raise DataError(f"{path}: is the release's {others[0].rsplit('/', 1)[1]}, renamed.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         return {key: value.numpy() for key, value in state.items()}
@@ -256,16 +260,14 @@ def write(params: Any, weights: Path, name: str) -> list[Path]:
     return written
 
 
-def _url(name: str, half: Half) -> str:
+def _urls() -> dict[str, str]:
+    """Where each file is to be had, by ``NAME_encoder`` or ``NAME_decoder``."""
     _torch()
     try:
         from visualpriors import taskonomy_network
     except ImportError:
-        raise UsageError("the names of the release's files need the extra: " + _EXTRA) from None
-    return taskonomy_network.TASKONOMY_PRETRAINED_URLS[f"{name}_{half}"]
-
-
-_EXTRA = "pip install 'vcmjax[torch]'"
+        raise UsageError(f"PyTorch weights need the extra: {_EXTRA}") from None
+    return taskonomy_network.TASKONOMY_PRETRAINED_URLS
 
 
 def _torch() -> Any:

@@ -1,4 +1,5 @@
 import importlib.resources
+import shutil
 
 import jax
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcmjax.errors import DataError
+from vcmjax.errors import DataError, UsageError
+from vcmjax.nets import hourglass as full_size
 from vcmjax.nets import pretrained
 from vcmjax.nets.small_hourglass import hourglass
 from vcmjax.tasks import ROOMS
@@ -79,3 +81,67 @@ def test_the_shipped_networks_together_take_at_most_20_megabytes():
     folder = importlib.resources.files("vcmjax.nets") / "weights"
     sizes = [len((folder / f"{name}.msgpack").read_bytes()) for name in ROOMS]
     assert sum(sizes) <= 20e6
+
+
+# A network of the Taskonomy release
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A directory with the network of `TASK`, all its weights zero but one."""
+    network = full_size.hourglass(TASK)
+    shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), 256))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    params["head"]["params"]["decoder_output"]["bias"][:] = 0.5
+    path = tmp_path_factory.mktemp("released") / "reshading"
+    pretrained.save(path, network, params, SCORES)
+    return path
+
+
+def test_a_released_network_comes_back_exactly(released):
+    network = pretrained.load(released, TASK)
+    assert network.network == full_size.hourglass(TASK)
+    assert network.scores == SCORES
+    assert network.params["head"]["params"]["decoder_output"]["bias"] == 0.5
+    assert [path.name for path in released.parent.iterdir()] == ["reshading"]
+
+
+@pytest.mark.parametrize("task", ["normal", "segment_semantic"])
+def test_a_directory_with_another_tasks_network_is_refused(task, released):
+    with pytest.raises(
+        DataError, match=f"reshading: the network of reshading; expected that of {task};"
+    ):
+        pretrained.load(released, ROOMS[task])
+
+
+def test_a_task_of_other_classes_than_the_releases_is_refused(released):
+    with pytest.raises(UsageError, match="63 outputs; expected the 10"):
+        pretrained.load(released, ROOMS["class_scene"])
+
+
+def largest(directory):
+    return max((p for p in directory.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def altered_digest(directory):
+    about = directory / "network.json"
+    about.write_text(about.read_text().replace('"digest": "', '"digest": "0'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "network.json").unlink(), "network.json"),
+        (lambda d: (d / "network.json").write_text("{"), "damaged"),
+        (lambda d: largest(d).write_bytes(b"x" * 10), "damaged"),
+        (lambda d: largest(d).unlink(), "damaged|not a converted"),
+        (altered_digest, "do not match its digest"),
+        (lambda d: shutil.rmtree(d / "params"), "not a converted|damaged"),
+    ],
+)
+def test_a_damaged_directory_is_refused_and_named(released, tmp_path, damage, message):
+    copy = tmp_path / "reshading"
+    shutil.copytree(released, copy)
+    damage(copy)
+    with pytest.raises(DataError, match=rf"reshading: .*({message}).*vcmjax convert"):
+        pretrained.load(copy, TASK)

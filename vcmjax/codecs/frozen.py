@@ -158,7 +158,7 @@ class FrozenCodec:
             task = None
             if self.network:
                 task, network = self.network.task._asdict(), self.network.network
-                name = "network.msgpack" if network.architecture == "small" else "network"
+                name = "network.msgpack" if network.name == "small" else "network"
                 pretrained.save(aside / name, network, self.network.params, self.network.scores)
             config = {
                 "format": _FORMAT,

@@ -31,14 +31,12 @@ STRIDE = 16
 SIZE = 256
 """Image side at which the networks were trained; heads with a dense layer accept no other."""
 
-Architecture = Literal["small", "taskonomy"]
-
 
 class Hourglass(NamedTuple):
     """The two halves of a task network, as Flax modules that hold no parameters.
 
     Attributes:
-      architecture: ``taskonomy`` (this file) or ``small`` (`nets.small_hourglass`).
+      name: The release's, such as ``normal``; ``small`` for those of `nets.small_hourglass`.
       encoder: Image (B, H, W, 3) in [0, 1] to feature (B, H/stride, W/stride, 8).
       head: Feature to logits (B, classes) or output (B, h, w, channels).
       stride: Image pixels per feature position, along each side.
@@ -47,7 +45,7 @@ class Hourglass(NamedTuple):
       shift: See `scale`.
     """
 
-    architecture: Architecture
+    name: str
     encoder: nn.Module
     head: nn.Module
     stride: int
@@ -165,7 +163,7 @@ def released(name: str) -> Hourglass:
         known = ", ".join(sorted(n for n, h in RELEASED.items() if h.kind))
         raise UsageError(f"no released Taskonomy decoder for {name!r}; expected one of {known}.")
     decoder = MLPHead(head.channels) if head.kind == "mlp" else PixelHead(head.channels, head.tanh)
-    return Hourglass("taskonomy", Encoder(), decoder, STRIDE, 1, head.scale, head.shift)
+    return Hourglass(name, Encoder(), decoder, STRIDE, 1, head.scale, head.shift)
 
 
 def hourglass(task: Task) -> Hourglass:

@@ -50,7 +50,7 @@ def save(path: Path, network: Hourglass, params: Any, scores: Scores) -> None:
     """Write `params` with their scores to `path`, a file or a directory, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.part-{os.getpid()}")
-    if network.architecture == "small":
+    if network.name == "small":
         half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
         content = {"scores": json.dumps(scores), "params": half}
         aside.write_bytes(flax.serialization.msgpack_serialize(content))
@@ -59,7 +59,12 @@ def save(path: Path, network: Hourglass, params: Any, scores: Scores) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(aside.absolute() / "params", jax.tree.map(np.asarray, params))
-        about = {"format": _FORMAT, "digest": _digest(params), "scores": scores}
+        about = {
+            "format": _FORMAT,
+            "name": network.name,
+            "digest": _digest(params),
+            "scores": scores,
+        }
         (aside / "network.json").write_text(json.dumps(about, indent=1) + "\n")
         shutil.rmtree(path, ignore_errors=True)
         os.replace(aside, path)
@@ -106,19 +111,18 @@ def _load_released(path: Path, task: Task) -> TaskNetwork:
     again = "convert it again by vcmjax convert."
     try:
         about = json.loads((path / "network.json").read_text())
-        digest, scores = about["digest"], about["scores"]
+        name, digest, scores = about["name"], about["digest"], about["scores"]
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(path.absolute() / "params", _expected(network))
     except FileNotFoundError as error:
         raise DataError(f"{path}: not a converted network ({error.filename}); {again}") from None
     except Exception as error:  # Orbax raises many types on damaged files and on other shapes
         reason = str(error).strip().split("\n")[0]
-        raise DataError(
-            f"{path}: not a network for {task.name} with {task.channels} channels, or damaged "
-            f"({reason}); {again}"
-        ) from error
+        raise DataError(f"{path}: damaged ({reason}); {again}") from error
     if about.get("format") != _FORMAT:
         raise DataError(f"{path}: format {about.get('format')}; expected {_FORMAT}; {again}")
+    if name != network.name:
+        raise DataError(f"{path}: the network of {name}; expected that of {task.name}; {again}")
     if _digest(params) != digest:
         raise DataError(f"{path}: its arrays do not match its digest: damaged; {again}")
     return TaskNetwork(task, network, params, digest[:8], scores)
