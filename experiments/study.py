@@ -388,7 +388,7 @@ def _without_labels(split: features.Split, task: Task, target: Target) -> tuple:
     elif task.kind != "class" and label.shape[1] != split.output.shape[1]:
         step = label.shape[1] // split.output.shape[1]
         label = label[:, step // 2 :: step, step // 2 :: step]
-    return split.feature, split.output, label
+    return split.feature, label
 
 
 def _kept(path: Path, compute: Callable[[], Measurement]) -> Measurement:

@@ -1,5 +1,6 @@
 import itertools
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -96,9 +97,48 @@ def test_augmentation_differs_between_examples_epochs_shards_and_seeds():
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_shards_are_disjoint_and_complete_in_every_epoch(shuffle):
     shards = [flat(Numbers(10), 2, shuffle=shuffle, epochs=2, shard=(i, 3)) for i in range(3)]
-    for epoch in range(2):
-        parts = [s[epoch * len(s) // 2 : (epoch + 1) * len(s) // 2] for s in shards]
-        assert sorted(itertools.chain(*parts)) == list(range(10))
+    together = [shards[k % 3][k // 3] for k in range(20)]
+    assert together == flat(Numbers(10), 2, shuffle=shuffle, epochs=2)
+    assert sorted(together[:10]) == sorted(together[10:]) == list(range(10))
+
+
+@pytest.mark.parametrize("count", [7, 10])
+def test_processes_together_see_the_batches_of_one_process(count):
+    def first(batch, shard):
+        stream = batches(Numbers(count), batch, shuffle=True, epochs=None, shard=shard)
+        return np.array([b["class_scene"] for b in itertools.islice(stream, 6)])
+
+    apart = np.stack([first(2, (p, 3)) for p in range(3)], axis=2)
+    np.testing.assert_array_equal(apart.reshape(6, 6), first(6, (0, 1)))
+
+
+@pytest.mark.parametrize("epochs", [3, None])
+@pytest.mark.parametrize("start", [0, 1, 4])
+def test_a_later_start_reads_nothing_of_what_it_passes_over(start, epochs):
+    reads = []
+
+    class Counting(Numbers):
+        def __getitem__(self, index):
+            reads.append(index)
+            return super().__getitem__(index)
+
+    options = {"shuffle": True, "epochs": epochs, "shard": (1, 2), "transform": jitter, "seed": 5}
+    whole = itertools.islice(batches(Numbers(9), 3, **options), start, 5)
+    later = list(itertools.islice(batches(Counting(9), 3, start=start, workers=0, **options), 5))
+    for a, b in zip(whole, later, strict=False):
+        np.testing.assert_array_equal(a["class_scene"], b["class_scene"])
+        np.testing.assert_array_equal(a["noise"], b["noise"])
+    assert reads == list(itertools.chain(*(b["class_scene"] for b in later)))
+
+
+def test_named_tuples_come_back_as_named_tuples():
+    class Pair(NamedTuple):
+        feature: np.ndarray
+        label: int
+
+    (batch,) = batches([Pair(np.full(2, i), i) for i in range(3)], 3)
+    assert isinstance(batch, Pair) and batch.label.tolist() == [0, 1, 2]
+    assert batch.feature.shape == (3, 2)
 
 
 def test_endless_batches_are_always_full():
@@ -160,6 +200,7 @@ def test_examples_of_different_shapes_raise_data_error():
         {"batch": 2, "epochs": 0},
         {"batch": 2, "shard": (2, 2)},
         {"batch": 2, "seed": -1},
+        {"batch": 2, "start": -1},
         {"batch": 2, "shard": (9, 10)},
         {"batch": 9, "drop_remainder": True},
     ],

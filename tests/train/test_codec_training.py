@@ -30,7 +30,7 @@ def split(seed=0, count=48):
     rng = np.random.default_rng(seed)
     feature = jnp.asarray(rng.normal(size=(count, 4, 4, 2)).astype(np.float32))
     output = head(feature)
-    return Features(feature, output.astype(jnp.float16), output.argmax(-1).astype(jnp.int32))
+    return Features(feature, output.argmax(-1).astype(jnp.int32))
 
 
 def problem(name, target="network"):
@@ -53,27 +53,26 @@ def apply(name):
 
 @pytest.mark.parametrize(("name", "target"), [("codebook", "network"), ("spatial", "mix")])
 def test_loss_is_the_mean_of_rate_plus_lam_times_distortion(name, target):
-    # A single λ leaves only the noise to chance; `apply` with the same key repeats it.
+    # A single λ leaves only the noise to chance; `apply` with the same keys repeats it.
     run = loop.Runs(np.int32(0), jnp.full(2, 0.25))
-    index, key = jnp.asarray([3, 5, 7]), jax.random.key(4)
+    keys = jax.random.split(jax.random.key(4), 3)
+    data = jax.tree.map(lambda leaf: leaf[jnp.asarray([3, 5, 7])], split())
     loss = jax.jit(problem(name, target).loss)
-    total, recorded = loss(start(name), key, run, split(), index, 1.0)
-    data = Features(*(leaf[index] for leaf in split()))
-    _, noise_key = jax.random.split(key)
-    output = apply(name)(start(name), noise_key, data.feature, jnp.full(3, 0.25))
-    far = losses.distortion(
-        TASK, target, head(output.feature), data.output.astype(jnp.float32), data.label
-    )
+    total, recorded = loss(start(name), keys, run, data, 1.0)
+    noise_keys = jnp.stack([jax.random.split(key)[1] for key in keys])
+    output = apply(name)(start(name), noise_keys, data.feature, jnp.full(3, 0.25))
+    far = losses.distortion(TASK, target, head(output.feature), head(data.feature), data.label)
     bpp = np.asarray(output.bits) / PIXELS
     assert float(total) == pytest.approx(np.mean(bpp + 0.25 * np.asarray(far)) / 0.5, rel=1e-4)
     np.testing.assert_allclose(recorded, [total, bpp.mean(), np.mean(far)], rtol=1e-4)
 
 
 def test_the_control_group_pays_for_distortion_alone():
-    index = jnp.arange(8)
+    batch = jax.tree.map(lambda leaf: leaf[:8], split())
     loss = jax.jit(problem("control").loss)
     run = a_run("control")
-    total, recorded = loss(start("control"), jax.random.key(0), run, split(), index, 0.0)
+    keys = jax.random.split(jax.random.key(0), 8)
+    total, recorded = loss(start("control"), keys, run, batch, 0.0)
     assert float(recorded[1]) == 0
     assert float(total) == pytest.approx(float(recorded[2]))
 
@@ -97,10 +96,32 @@ def test_validation_averages_the_cost_over_four_rate_levels_and_draws_no_numbers
     for level in codec_training.VALIDATION_LEVELS:
         output = codec.quantise(start("codebook"), val.feature, np.full(16, level)).output
         lam = codec.lam_of(level)
-        far = losses.to_network(TASK, head(output.feature), val.output.astype(jnp.float32))
-        expected.append(np.mean(output.bits / PIXELS + lam * far) / np.sqrt(lam))
+        far = losses.to_network(TASK, head(output.feature), head(val.feature))
+        expected.append((output.bits / PIXELS + lam * far) / np.sqrt(lam))
     got = jax.jit(problem("codebook").validate)(start("codebook"), a_run("codebook"), val)
-    assert float(got) == pytest.approx(np.mean(expected), rel=1e-3)
+    np.testing.assert_allclose(got, np.mean(expected, axis=0), rtol=1e-3)
+
+
+def test_half_precision_features_are_computed_with_in_single_precision():
+    half = split()._replace(feature=split().feature.astype(jnp.float16))
+    single = half._replace(feature=half.feature.astype(jnp.float32))
+    keys = jax.random.split(jax.random.key(0), len(half.label))
+    loss = jax.jit(problem("codebook").loss)
+    of_half, of_single = (
+        loss(start("codebook"), keys, a_run("codebook"), batch, 0.5) for batch in (half, single)
+    )
+    np.testing.assert_array_equal(of_half[1], of_single[1])
+
+
+def test_what_is_drawn_for_an_image_does_not_depend_on_the_rest_of_the_batch():
+    keys = jax.random.split(jax.random.key(7), 6)
+    lam = jnp.full(6, 0.1)
+    whole = apply("codebook")(start("codebook"), keys, split().feature[:6], lam)
+    part = apply("codebook")(start("codebook"), keys[2:4], split().feature[2:4], lam[2:4])
+    np.testing.assert_allclose(part.bits, whole.bits[2:4], rtol=1e-5)
+    assert len(np.unique(whole.bits)) == 6
+    one = apply("codebook")(start("codebook"), jax.random.key(7), split().feature[:6], lam)
+    np.testing.assert_allclose(one.bits, whole.bits, rtol=1e-5)  # one key is split as above
 
 
 @pytest.mark.slow
@@ -112,7 +133,7 @@ def test_a_short_training_lowers_the_cost(name, tmp_path):
     made = problem(name)
     (result,) = loop.fit(made, split(), split(1, 16), options, runs, tmp_path)
     assert not result.diverged
-    before = float(jax.jit(made.validate)(start(name), a_run(name), split(1, 16)))
+    before = float(jax.jit(made.validate)(start(name), a_run(name), split(1, 16)).mean())
     assert result.history[:, -1].min() < 0.8 * before
     for path in ("mean", "scale"):  # what normalises is given, not learned
         np.testing.assert_array_equal(

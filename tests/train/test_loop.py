@@ -28,20 +28,19 @@ def init(key):
 
 
 def squares(params, batch):
-    return jnp.square(batch["x"] @ params["w"] + params["b"] - batch["y"]).mean()
+    return jnp.square((batch["x"] * params["w"]).sum(-1) + params["b"] - batch["y"])
 
 
-def loss(params, key, run, train, index, progress):
-    noise = 1e-3 * jax.random.normal(key, (3,))
-    batch = jax.tree.map(lambda leaf: leaf[index], train)
-    total = squares({**params, "w": params["w"] + noise}, batch)
+def loss(params, keys, run, batch, progress):
+    noise = 1e-3 * jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
+    total = squares({**params, "w": params["w"] + noise}, batch).mean()
     # Runs whose least λ is 13 go wrong once they are close: the others must not notice.
     total = jnp.where((run.lams[0] == 13) & (total < 1.0), jnp.nan, total)
     return total, jnp.stack([total, params["b"]])
 
 
-def validate(params, run, val):
-    return squares(params, val)
+def validate(params, run, batch):
+    return squares(params, batch)
 
 
 PROBLEM = Problem(init, loss, validate, ("loss", "bias"))
@@ -143,7 +142,7 @@ def test_a_run_that_meets_nan_stops_with_what_was_good_while_the_others_go_on(tm
     np.testing.assert_allclose(bad.history[:cut], good.history[:cut], rtol=1e-4)
     # The parameters kept are those that validation liked best before the NaN.
     best = min(bad.history[:cut, -1])
-    assert float(squares(bad.params, data(seed=1))) == pytest.approx(best, rel=1e-3)
+    assert float(squares(bad.params, data(seed=1)).mean()) == pytest.approx(best, rel=1e-3)
 
 
 def test_when_all_runs_have_diverged_training_ends_early_and_stays_ended(tmp_path):
@@ -160,7 +159,7 @@ def test_history_holds_chunk_means_and_the_validation_cost(tmp_path):
     (result,) = fit(tmp_path)
     assert result.history.shape == (6, 3)
     assert np.all(np.isfinite(result.history))
-    best = float(squares(result.params, data(seed=1)))
+    best = float(squares(result.params, data(seed=1)).mean())
     assert best == pytest.approx(result.history[:, -1].min(), rel=1e-4)
 
 
@@ -173,11 +172,11 @@ def test_seeds_differ_and_the_same_seed_does_not(tmp_path):
 
 def test_weight_decay_shrinks_matrices_and_leaves_vectors_alone(tmp_path):
     # A loss without gradient: decay is all that acts.
-    def flat(params, key, run, train, index, progress):
+    def flat(params, keys, run, batch, progress):
         return jnp.zeros(()), jnp.zeros(1)
 
     start = {"matrix": jnp.ones((2, 2)), "vector": jnp.ones(2)}
-    cost = lambda params, run, val: params["matrix"].sum()  # noqa: E731
+    cost = lambda params, run, batch: jnp.full(len(batch["y"]), params["matrix"].sum())  # noqa: E731
     problem = Problem(lambda key: start, flat, cost, ("loss",))
     options = Options(50, learning_rate=0.1, weight_decay=0.5, chunk=50)
     (result,) = loop.fit(problem, data(), data(), options, runs([0]), tmp_path)

@@ -170,7 +170,8 @@ class FeatureCodec:
 
         Args:
           params: From `init`.
-          key: PRNG key for the noise.
+          key: PRNG key for the noise, or (B,) keys, one per image, whose noise then does not
+            depend on the rest of the batch.
           features: (B, *shape); H and W may differ from `shape`.
           lam: λ, a scalar or (B,), within `lams`.
         """
@@ -179,7 +180,8 @@ class FeatureCodec:
         if not self.prior:
             none = jnp.zeros(features.shape[0])
             return Output(self._synthesise(params, latent, level, features.shape), none, none)
-        side_key, latent_key = jax.random.split(key)
+        keys = key if key.ndim else jax.random.split(key, features.shape[0])
+        side_key, latent_key = jax.vmap(jax.random.split, out_axes=1)(keys)
         v = self._call(params, "analyse", latent, level)
         side_bits = self._call(params, "side_bits", add_noise(side_key, v), level)
         mean, scale = self._predict(params, straight_through(v), level, latent.shape[1:-1])

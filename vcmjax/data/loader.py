@@ -1,9 +1,10 @@
 """Batches from a random-access source: seeded shuffle, shards, augmentation, read-ahead."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -47,14 +48,14 @@ def batches(
     shuffle: bool = False,
     epochs: int | None = 1,
     shard: tuple[int, int] = (0, 1),
+    start: int = 0,
     transform: Callable[[Example, np.random.Generator], Example] | None = None,
     drop_remainder: bool = False,
     workers: int = 4,
 ) -> Iterator[Example]:
     """Stacked examples; the same arguments give the same batches, on any number of workers.
 
-    Batches run across the end of an epoch, so only the very last one can be short. To resume,
-    skip the batches already used.
+    Batches run across the end of an epoch, so only the very last one can be short.
 
     Args:
       source: Random-access examples.
@@ -63,8 +64,10 @@ def batches(
       shuffle: Reorder all examples, differently in each epoch.
       epochs: Passes over the source; None for ever.
       shard: This process and the number of processes, ``(jax.process_index(),
-        jax.process_count())``. In every epoch the shards are disjoint and together complete.
-        Their lengths can differ by one: train with ``epochs=None`` if processes step together.
+        jax.process_count())``. Shard p of P holds examples p, p + P, ... of the one stream that
+        all share, so P processes with batches of b see the batches of one process with P·b. Their
+        lengths can differ by one: train with ``epochs=None`` if processes step together.
+      start: Batches to pass over, without reading them: those used before an interruption.
       transform: Random augmentation, given a generator of its own for each example and epoch.
       drop_remainder: Leave out a short last batch.
       workers: Threads that read ahead, by two batches; 0 reads in the caller.
@@ -77,10 +80,18 @@ def batches(
       DataError: A bad example, or examples of different shapes.
     """
     index, count = shard
-    if batch < 1 or not 0 <= index < count or (epochs is not None and epochs < 1) or seed < 0:
-        raise UsageError(f"batches: {batch=}, {shard=}, {epochs=}, {seed=} is out of range.")
-    mine = len(range(index, len(source), count))
-    if not mine or (drop_remainder and epochs is not None and mine * epochs < batch):
+    if (
+        batch < 1
+        or not 0 <= index < count
+        or (epochs is not None and epochs < 1)
+        or min(seed, start) < 0
+    ):
+        raise UsageError(
+            f"batches: {batch=}, {shard=}, {epochs=}, {seed=}, {start=} is out of range."
+        )
+    total = len(source) * (1 if epochs is None else epochs)
+    mine = len(range(index, total, count))
+    if not len(source) or (epochs is not None and mine < (batch if drop_remainder else 1)):
         raise UsageError(
             f"batches: no batch of {batch} from {mine} examples (of {len(source)}, {shard=}, "
             f"{epochs=}). Use a smaller batch or fewer processes."
@@ -94,23 +105,23 @@ def batches(
         data = data.random_map(transform, seed=augment)
     buffer = max(2 * batch, workers) if workers else 0
     ahead = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=buffer)
-    stream = _Shard(data, index, count).repeat(epochs).to_iter_dataset(ahead)
+    end = sys.maxsize if epochs is None else total
+    stream = _Stream(data, range(index + start * batch * count, end, count)).to_iter_dataset(ahead)
     return iter(stream.batch(batch, drop_remainder=drop_remainder, batch_fn=_stack))
 
 
-class _Shard(grain.MapDataset):
-    """``data[index::count]``, which in Grain 0.2.11 repeats the first epoch for ever."""
+class _Stream(grain.MapDataset):
+    """`data` at `positions`, which run on through its epochs."""
 
-    def __init__(self, data: grain.MapDataset, index: int, count: int):
+    def __init__(self, data: grain.MapDataset, positions: range):
         super().__init__(data)
-        self._data, self._index, self._count = data, index, count
+        self._data, self._positions = data, positions
 
     def __len__(self) -> int:
-        return len(range(self._index, len(self._data), self._count))
+        return len(self._positions)
 
     def __getitem__(self, i: int) -> Example:
-        epoch, i = divmod(i, len(self))
-        return self._data[epoch * len(self._data) + self._index + i * self._count]
+        return self._data[self._positions[i]]
 
 
 def checked(
@@ -154,14 +165,17 @@ def _complaint(source: Source, index: int) -> str:
     return ""
 
 
-def _stack(examples: Sequence[Example]) -> Example:
+def _stack(examples: Sequence[Any]) -> Any:
+    """One dictionary or named tuple of arrays, like each of `examples`."""
+    kind = type(examples[0])
+    named = [one if isinstance(one, dict) else one._asdict() for one in examples]
     stacked = {}
-    for name in examples[0]:
-        arrays = [np.asarray(example[name]) for example in examples]
+    for name in named[0]:
+        arrays = [np.asarray(example[name]) for example in named]
         if shapes := {a.shape for a in arrays} - {arrays[0].shape}:
             raise DataError(
                 f"{name}: expected one shape per batch, found {arrays[0].shape} and "
                 f"{min(shapes)}. State a common size, or use batches of one."
             )
         stacked[name] = np.stack(arrays)
-    return stacked
+    return kind(**stacked)

@@ -7,23 +7,27 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.options import MultiprocessingOptions
 
 
 class Checkpoints:
-    """The two newest states of one training run."""
+    """The two newest states of one training run; kept by process 0 alone, where there are several.
 
-    def __init__(self, manager: ocp.CheckpointManager) -> None:
+    They then need no folder that all can see, and any number of processes goes on from them.
+    """
+
+    def __init__(self, manager: ocp.CheckpointManager | None) -> None:
         """Use `opened` instead."""
         self._manager = manager
 
     def save(self, step: int, state: Any) -> None:
         """Write `state`, a tree of arrays, in the background."""
-        self._manager.save(step, args=ocp.args.StandardSave(state))
+        if self._manager:
+            self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def newest(self, like: Any) -> Any | None:
         """The newest state, arrays shaped as in `like`; None when there is none."""
-        step = self._manager.latest_step()
-        if step is None:
+        if not self._manager or (step := self._manager.latest_step()) is None:
             return None
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
@@ -32,6 +36,13 @@ class Checkpoints:
 @contextmanager
 def opened(directory: Path) -> Iterator[Checkpoints]:
     """Checkpoints under `directory`, created if need be; pending writes finish on leaving."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+    if jax.process_index():
+        yield Checkpoints(None)
+        return
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    alone = MultiprocessingOptions(primary_host=0, active_processes={0})
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2, create=False, multiprocessing_options=alone
+    )
     with ocp.CheckpointManager(Path(directory).absolute(), options=options) as manager:
         yield Checkpoints(manager)

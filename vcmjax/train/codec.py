@@ -20,13 +20,11 @@ class Features(NamedTuple):
     """Frozen features of one split, with what the distortion needs; leading axis images.
 
     Attributes:
-      feature: (N, h, w, C) float32.
-      output: The head's output on `feature`, float16.
+      feature: (N, h, w, C), float32 or float16.
       label: As in `vcmjax.tasks`, at the size the distortion is taken at.
     """
 
     feature: jax.Array
-    output: jax.Array
     label: jax.Array
 
 
@@ -65,43 +63,46 @@ def problem(
       sample: (N, h, w, C) features for the codec's normalisation.
     """
 
-    def distortion(output: jax.Array, data: Features) -> jax.Array:
-        reference = data.output.astype(jnp.float32)
-        return losses.distortion(task, target, head(output), reference, data.label)
+    def distortion(output: jax.Array, feature: jax.Array, label: jax.Array) -> jax.Array:
+        # Cheaper than it looks, and never stored: at full size it would fill a disk.
+        reference = jax.lax.stop_gradient(head(feature))
+        return losses.distortion(task, target, head(output), reference, label)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
         if not codec.prior:
-            return jnp.mean(far)
+            return far
         # Over √λ, so that neither end of the range of λ drowns the other.
-        return jnp.mean((bits / pixels + lam * far) / jnp.sqrt(lam))
+        return (bits / pixels + lam * far) / jnp.sqrt(lam)
 
-    def loss(params, key, run: Runs, train: Features, index, progress):
-        data = Features(*(leaf[index] for leaf in train))
-        lam_key, noise_key = jax.random.split(key)
-        span = jax.random.uniform(lam_key, index.shape)
+    def loss(params, keys, run: Runs, batch: Features, progress):
+        feature = batch.feature.astype(jnp.float32)
+        lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        span = jax.vmap(jax.random.uniform)(lam_keys)
         lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** span
-        output = codec.apply(params, noise_key, data.feature, lam)
-        far = distortion(output.feature, data)
+        output = codec.apply(params, noise_keys, feature, lam)
+        far = distortion(output.feature, feature, batch.label)
         weight, annealed = anneal(task, progress, lam, run.lams[1])
-        total = lagrangian(weight * output.bits, annealed, far)
+        total = lagrangian(weight * output.bits, annealed, far).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
 
-    def cost(params, run: Runs, val: Features, level: int):
-        levels = jnp.full(len(val.feature), level, jnp.int32)
+    def cost(params, run: Runs, feature: jax.Array, label: jax.Array, level: int):
+        levels = jnp.full(len(feature), level, jnp.int32)
         if codec.prior:
-            output = codec.quantise(params, val.feature, levels).output
+            output = codec.quantise(params, feature, levels).output
         else:
             lam = jnp.asarray(codec.lams[1])
-            output = codec.apply(params, jax.random.key(0), val.feature, lam)
+            output = codec.apply(params, jax.random.key(0), feature, lam)
         lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** (level / (LEVELS - 1))
-        return lagrangian(output.bits, lam, distortion(output.feature, val))
+        return lagrangian(output.bits, lam, distortion(output.feature, feature, label))
 
-    def validate(params, run: Runs, val: Features):
+    def validate(params, run: Runs, batch: Features):
+        feature = batch.feature.astype(jnp.float32)
         conditioned = codec.prior and not math.isclose(*codec.lams)
         levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
-        return jnp.mean(jnp.stack([cost(params, run, val, level) for level in levels]))
+        costs = [cost(params, run, feature, batch.label, level) for level in levels]
+        return jnp.mean(jnp.stack(costs), axis=0)
 
-    statistics = codec.statistics(sample)
+    statistics = codec.statistics(jnp.asarray(sample, jnp.float32))
 
     def init(key: jax.Array) -> dict:
         return codec.init(key) | {"statistics": statistics}

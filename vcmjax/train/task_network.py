@@ -16,7 +16,6 @@ from vcmjax.train.loop import Problem
 
 LOSS_STRIDE = 2
 """Image pixels per position at which a pixel loss is taken, along each side."""
-_VALIDATION_BATCH = 32
 Progress = Callable[[Iterable], Iterable]
 """Wraps an iterable to show how far it has come, as `rich.progress.track` does."""
 
@@ -75,23 +74,15 @@ def problem(
             label = augment.label_view(view, label) if task.kind == "segment" else label
         return augment.colour_jitter(colour_key, image.astype(jnp.float32)), label
 
-    def loss(params, key, run, train: Labelled, index, progress):
-        keys = jax.random.split(key, len(index))
-        image, label = jax.vmap(example)(keys, train.image[index], train.label[index])
+    def loss(params, keys, run, batch: Labelled, progress):
+        image, label = jax.vmap(example)(keys, batch.image, batch.label)
         output = network.decode(params, network.encode(params, image))
         total = distance(output, reduced(label)).mean()
         return total, total[None]
 
-    def validate(params, run, val: Labelled):
-        count = len(val.image) // _VALIDATION_BATCH * _VALIDATION_BATCH or len(val.image)
-        batch = min(_VALIDATION_BATCH, count)
-        parts = jax.tree.map(lambda a: a[:count].reshape(-1, batch, *a.shape[1:]), val)
-
-        def one(part: Labelled):
-            output = network.decode(params, network.encode(params, part.image))
-            return losses.to_labels(task, output, reduced(part.label)).mean()
-
-        return jax.lax.map(one, parts).mean()
+    def validate(params, run, batch: Labelled):
+        output = network.decode(params, network.encode(params, batch.image))
+        return losses.to_labels(task, output, reduced(batch.label))
 
     def init(key: jax.Array):
         fresh = network.init(key, size)

@@ -1,0 +1,376 @@
+"""Arrays of many examples on disk: written once in shards, resumable, checksummed, read by index.
+
+    store.json               identity, counts, arrays, and whatever the writer wants to say
+    shard-00000/NAME.npy     the first examples of one array; `np.load` reads or maps it
+    shard-00000/crc32.json   the CRC-32 of each of these files
+    shard-00000.part-1f0c93  a shard that is being written, or was when its writer was killed
+
+A shard gets its name by one rename once all of it is on disk: it is there whole or not at all.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vcmjax.errors import DataError, UsageError
+
+_STORE, _CHECKSUMS = "store.json", "crc32.json"
+_DTYPE = re.compile("bool|u?int(8|16|32|64)|float(16|32|64)")
+_NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+_MAX_SHARDS, _MAX_JSON = 100_000, 1 << 20
+_ANOTHER = "delete it and make it again, or name another directory"
+_REMAKE = "remove it by verify(directory, remove=True), then run what wrote the store again"
+Progress = Callable[[Iterable], Iterable]
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """What ``store.json`` says; from `open_store`, a source of examples: ``store[i]``.
+
+    Each read opens its file anew. That costs microseconds, keeps nothing open however many shards
+    there are, and makes a failing disk an error, where a memory map would end the process. Threads
+    and processes may read at once.
+
+    Attributes:
+      directory: Where it is.
+      identity: What the arrays were made from and by.
+      count: Number of examples.
+      shard_size: Examples per shard; the last may have fewer.
+      arrays: Shape of one example and dtype, by name.
+      about: What else the writer said.
+    """
+
+    directory: Path
+    identity: str
+    count: int
+    shard_size: int
+    arrays: dict[str, tuple[tuple[int, ...], str]]
+    about: dict[str, Any]
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """A copy of example `index`. Raises IndexError, or DataError if it cannot be read."""
+        shard, row = divmod(range(self.count)[index], self.shard_size)
+        return {name: self._read(name, shard, row, 1)[0] for name in self.arrays}
+
+    def array(self, name: str) -> np.ndarray:
+        """All of one array, (count, ...), in memory. Raises DataError: none such, or unreadable."""
+        if name not in self.arrays:
+            raise DataError(f"{self.directory}: no array {name}, only {', '.join(self.arrays)}.")
+        shape, dtype = self.arrays[name]
+        whole = np.empty((self.count, *shape), dtype)
+        for shard in range(self.shards):
+            start, stop = self.span(shard)
+            whole[start:stop] = self._read(name, shard, 0, stop - start)
+        return whole
+
+    @property
+    def shards(self) -> int:
+        """Number of shards, finished or not."""
+        return -(-self.count // self.shard_size)
+
+    def span(self, shard: int) -> tuple[int, int]:
+        """First example of a shard, and the one past its last."""
+        return shard * self.shard_size, min((shard + 1) * self.shard_size, self.count)
+
+    def _path(self, shard: int) -> Path:
+        return self.directory / f"shard-{shard:05d}"
+
+    def _finished(self) -> list[int]:
+        return [shard for shard in range(self.shards) if self._path(shard).exists()]
+
+    def _read(self, name: str, shard: int, row: int, rows: int) -> np.ndarray:
+        """Rows of a file whose form `_check` has seen: the numbers are at its end."""
+        (start, stop), (shape, dtype) = self.span(shard), self.arrays[name]
+        path, size = self._path(shard) / f"{name}.npy", math.prod(shape)
+        try:
+            after = (stop - start - row) * size * np.dtype(dtype).itemsize
+            offset = path.stat().st_size - after
+            return np.fromfile(path, dtype, rows * size, offset=offset).reshape(rows, *shape)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not readable ({error}); {_REMAKE}.") from None
+
+    def _check(self, shard: int, checksums: bool) -> None:
+        """Raises DataError if a finished shard is damaged; only `checksums` reads the numbers."""
+        path, (start, stop) = self._path(shard) / _CHECKSUMS, self.span(shard)
+        try:
+            crcs = json.loads(path.read_bytes())
+            for name, (shape, dtype) in self.arrays.items():
+                path = self._path(shard) / f"{name}.npy"
+                found = np.load(path, mmap_mode="r", allow_pickle=False)
+                if (found.shape, found.dtype) != ((stop - start, *shape), np.dtype(dtype)):
+                    raise ValueError(f"expected {stop - start} x {shape} {dtype}")
+                if found.offset + found.nbytes != path.stat().st_size:
+                    raise ValueError("longer than its array")
+                if checksums and zlib.crc32(path.read_bytes()) != crcs[name]:
+                    raise ValueError("not the bytes that were written")
+        except Exception as error:  # np.load raises whatever it likes about hostile headers
+            raise DataError(f"{path}: damaged ({error}); {_REMAKE}.") from None
+
+
+def open_store(directory: str | os.PathLike[str], identity: str | None = None) -> Store:
+    """A complete store, ready to read. Files are checked for form and length; see also `verify`.
+
+    Args:
+      directory: Where `write` made it.
+      identity: What its identity must be; None takes any.
+
+    Raises:
+      DataError: No store there; one that is unfinished, damaged, or of another identity.
+    """
+    store = _load(Path(directory))
+    if identity is not None:
+        _check_same(store, dataclasses.replace(store, identity=identity))
+    if missing := store.shards - len(store._finished()):
+        raise DataError(
+            f"{directory}: {missing} of {store.shards} shards missing: "
+            "run what wrote the store again to finish it."
+        )
+    for shard in range(store.shards):
+        store._check(shard, checksums=False)
+    return store
+
+
+def verify(
+    directory: str | os.PathLike[str], *, remove: bool = False, progress: Progress = iter
+) -> list[int]:
+    """Reads the finished shards of a store, which need not be all, and compares checksums.
+
+    Args:
+      directory: The store.
+      remove: Delete damaged shards, for `write` to make anew, instead of raising.
+      progress: Wraps the shards.
+
+    Returns:
+      Numbers of the shards removed.
+
+    Raises:
+      DataError: No store there; a shard is damaged, or cannot be removed.
+    """
+    store, removed = _load(Path(directory)), []
+    for shard in progress(store._finished()):
+        try:
+            store._check(shard, checksums=True)
+        except DataError:
+            if not remove:
+                raise
+            with _writing(store.directory):
+                aside = _aside(store._path(shard))
+                store._path(shard).rename(aside)  # half a removal must not look like a shard
+                shutil.rmtree(aside)
+            removed.append(shard)
+    return removed
+
+
+def write(
+    directory: str | os.PathLike[str],
+    identity: str,
+    count: int,
+    shard_size: int,
+    arrays: Mapping[str, tuple[tuple[int, ...], Any]],
+    produce: Callable[[int, int], Mapping[str, Any]],
+    *,
+    nan: Collection[str] = (),
+    about: Mapping[str, Any] = {},
+    shards: tuple[int, int] = (0, 1),
+    progress: Progress = iter,
+) -> int:
+    """Makes the shards of a store that are missing; called again, goes on where it was stopped.
+
+    A kill at any moment, or a full disk, loses the shard in progress at most.
+
+    Args:
+      directory: The store; made if it does not exist.
+      identity: What the arrays follow from, such as data set and network.
+      count: Examples in all, by every process.
+      shard_size: Examples per shard, which is what memory holds and a kill loses.
+      arrays: Shape of one example and dtype, by name.
+      produce: Given the first example of a shard and the one past its last, returns each array,
+        (stop - start, ...). Numbers are converted to the stated dtype, which must hold them.
+      nan: Arrays that may hold NaN, as labels do where they are not scored; else all is finite.
+      about: Anything JSON can hold, for people to read; not compared.
+      shards: This process and the number of processes; each makes every so-many-th shard. All may
+        run at once, but only one at a time with the same numbers.
+      progress: Wraps the numbers of the shards to make.
+
+    Returns:
+      Number of shards made.
+
+    Raises:
+      UsageError: An argument is out of range.
+      DataError: The directory holds another store or something else, or cannot be written; or
+        what `produce` returns is not what `arrays` says. What `produce` raises passes through.
+    """
+    index, processes = shards
+    if not 0 <= index < processes:
+        raise UsageError(f"write: shards: expected (0..n-1, n), found {shards}.")
+    try:
+        typed = {name: (tuple(shape), np.dtype(dt).name) for name, (shape, dt) in arrays.items()}
+        store = Store(Path(directory), identity, count, shard_size, typed, dict(about))
+        text = json.dumps({"format": 1, **vars(store), "directory": None}, indent=1)
+        _parse(store.directory, json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"write: {error}.") from None
+    with _writing(store.directory):
+        _begin(store, text)
+    finished = set(store._finished())
+    missing = [n for n in range(index, store.shards, processes) if n not in finished]
+    for shard in progress(missing):
+        start, stop = store.span(shard)
+        produced = produce(start, stop)
+        if produced.keys() != typed.keys():
+            raise DataError(f"produce: expected {', '.join(typed)}; found {', '.join(produced)}.")
+        converted = {
+            name: _converted(name, produced[name], start, (stop - start, *shape), dt, name in nan)
+            for name, (shape, dt) in typed.items()
+        }
+        with _writing(store.directory):
+            _write_shard(store._path(shard), converted)
+    return len(missing)
+
+
+def _begin(store: Store, text: str) -> None:
+    """Makes the directory with its ``store.json``, or refuses one that holds anything else."""
+    root = store.directory
+    root.mkdir(parents=True, exist_ok=True)
+    found = [name for name in os.listdir(root) if not name.startswith(_STORE)]
+    if not (root / _STORE).exists():  # asked after the listing: another process may just begin
+        if found:
+            raise DataError(f"{root}: no store, yet it holds {found[0]}; name another directory.")
+        aside = _aside(root / _STORE)
+        with _synced(aside) as file:
+            file.write(text.encode())
+        aside.replace(root / _STORE)
+    _check_same(_load(root), store)
+
+
+def _check_same(was: Store, now: Store) -> None:
+    for field in ("identity", "count", "shard_size", "arrays"):
+        old, new = getattr(was, field), getattr(now, field)
+        if old != new:
+            raise DataError(
+                f"{was.directory}: another store: {field} is {old!r:.200}, not {new!r:.200}; "
+                f"{_ANOTHER}."
+            )
+
+
+def _converted(
+    name: str, given: Any, start: int, shape: tuple[int, ...], dtype: str, nan: bool
+) -> np.ndarray:
+    """An array of a shard as it goes to disk. Raises DataError where a value would be lost."""
+    given = np.asarray(given)
+    if given.shape != shape:
+        raise DataError(f"{name}: expected shape {shape}, found {given.shape}.")
+    array = np.empty(shape, dtype)
+    if given.dtype.kind.replace("u", "i") != array.dtype.kind.replace("u", "i"):
+        raise DataError(f"{name}: expected {dtype}, found {given.dtype}; convert it first.")
+    with np.errstate(over="ignore"):
+        array[...] = given
+    if array.dtype.kind == "f":
+        lost = np.isinf(array) if nan else ~np.isfinite(array)
+    else:
+        lost = array != given
+    if lost.any():
+        at = tuple(np.argwhere(lost)[0])
+        raise DataError(f"{name}: example {start + at[0]}: {dtype} cannot hold {given[at]}.")
+    return array
+
+
+def _write_shard(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for left in path.parent.glob(f"{path.name}.part-*"):  # by a writer that was killed
+        shutil.rmtree(left)
+    aside = _aside(path)
+    try:
+        aside.mkdir()
+        for name, array in arrays.items():
+            with _synced(aside / f"{name}.npy") as file:
+                np.save(file, array, allow_pickle=False)
+        with _synced(aside / _CHECKSUMS) as file:
+            crcs = {name: zlib.crc32((aside / f"{name}.npy").read_bytes()) for name in arrays}
+            file.write(json.dumps(crcs, indent=1).encode())
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # gone by the rename, if all went well
+
+
+@contextlib.contextmanager
+def _synced(path: Path) -> Iterator[Any]:
+    """A new file, on disk at the end: else a power cut may leave the name without the content."""
+    with open(path, "xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """Turns a failure of the system into an error that names the store."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{root}: cannot be written ({error.strerror or error}); check path, permissions and "
+            "free space, then run the same command again: finished shards are kept."
+        ) from error
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part-{secrets.token_hex(3)}")
+
+
+def _load(root: Path) -> Store:
+    """What ``store.json`` says, checked; nothing else is read. Raises DataError."""
+    path = root / _STORE
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise ValueError(f"more than {_MAX_JSON} bytes")
+        return _parse(root, json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise DataError(f"{root}: no store here; expected a directory with {_STORE}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable ({error}); {_ANOTHER}.") from None
+
+
+def _parse(root: Path, said: Any) -> Store:
+    """A store that files can be compared with. Raises ValueError."""
+    match said:
+        case {
+            "format": 1,
+            "identity": str(identity),
+            "count": int(count),
+            "shard_size": int(size),
+            "arrays": dict(arrays),
+            "about": dict(about),
+        } if arrays and 1 <= count <= size * _MAX_SHARDS:
+            for name, entry in arrays.items():
+                arrays[name] = _parse_array(name, entry)
+            return Store(root, identity, count, size, arrays, about)
+    raise ValueError(
+        "expected format 1, identity (text), count and shard_size (positive, at most "
+        f"{_MAX_SHARDS} shards), arrays and about; found {said!r:.300}"
+    )
+
+
+def _parse_array(name: str, entry: Any) -> tuple[tuple[int, ...], str]:
+    match entry:
+        case [[*shape], str(dtype)] if _NAME.fullmatch(name) and _DTYPE.fullmatch(dtype):
+            if all(type(side) is int and side > 0 for side in shape):
+                return tuple(shape), dtype
+    raise ValueError(
+        f"arrays: {name!r:.100}: expected a plain name, the shape of an example and a dtype of "
+        f"bool, integers or floats; found {entry!r:.100}"
+    )
