@@ -295,7 +295,7 @@ def _cost(problem: Problem, devices: Devices, total, params, run: Runs, val, ind
 
 
 def _judge(options: Options, before: State, after: State, recorded, cost):
-    """The state after a chunk, given what its steps summed up and the validation cost. A run that has diverged keeps what was good."""
+    """The state after a chunk, given sums over it; a run that has diverged keeps what was good."""
     better = cost < before.best_cost
     row = jnp.append(recorded / options.chunk, cost)
     new = after._replace(

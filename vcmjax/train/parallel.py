@@ -50,7 +50,7 @@ class Devices(NamedTuple):
         return self.split(np.arange(self.process, batch, self.processes, dtype=np.int32))
 
     def split(self, tree: Any) -> Any:
-        """Arrays (b, ...) of this process's examples as `mapped` takes them: (local, b/local, ...)."""
+        """Arrays (b, ...) of this process's examples, as `mapped` takes them: (local, ...)."""
         if not self.several:
             return tree
         return jax.tree.map(lambda a: a.reshape(self.local, -1, *a.shape[1:]), tree)
