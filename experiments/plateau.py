@@ -14,15 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+import jax.numpy as jnp
 import rich.console
 
-from experiments import harness, task_networks
+from experiments import harness, task_data, task_networks
 from experiments.study import PRIORS, Study
 from vcmjax.coding import range_coder, tfc
 from vcmjax.data import dataset
 from vcmjax.errors import UsageError, VcmError
 from vcmjax.evaluate import plots, tables
 from vcmjax.tasks import TABLE_3
+from vcmjax.train import parallel
 from vcmjax.train.losses import Target
 
 
@@ -32,9 +34,12 @@ class Config:
 
     Attributes:
       data: ``rooms`` or a folder.
+      networks: Folder of converted networks of the Taskonomy release; empty for the shipped ones of
+        the rooms, or small ones trained on the folder.
       tasks: Task names; empty for those of CVR Table 3 that the data set labels, or all it has.
       methods: Those compared with Original; without control, the plateau is relative to Original.
-      counts: Rooms in train, val and test; a folder has its own.
+      counts: Images in train, val and test; empty for all there are, of the rooms for `ROOMS`.
+        Fewer than a Taskonomy copy has are drawn from it at random; other folders are used whole.
       size: Image side in pixels.
       lams: λ grid, ascending; empty for the task's own (`LAMS`).
       separate: One model per λ, as the paper has it, instead of one conditioned on λ.
@@ -50,12 +55,14 @@ class Config:
       tolerance: Relative loss allowed at the plateau.
       void: Class index of a folder that is not scored, besides 255.
       network_steps: Optimiser steps of a folder's task network.
+      bfloat16: Whether the frozen network computes in bfloat16, in extraction and training.
     """
 
     data: str = "rooms"
+    networks: str = ""
     tasks: tuple[str, ...] = ("segment_semantic",)
     methods: tuple[str, ...] = ("control", "hyperprior", "ours")
-    counts: tuple[int, int, int] = (3000, 300, 300)
+    counts: tuple[int, int, int] | tuple[()] = ()
     size: int = 128
     lams: tuple[float, ...] = ()
     separate: bool = False
@@ -70,12 +77,26 @@ class Config:
     tolerance: float = 0.02
     void: int | None = None
     network_steps: int = 3000
+    bfloat16: bool = False
 
+
+ROOMS = (3000, 300, 300)
+"""Rooms in train, val and test."""
 
 PRESETS = {
     "smoke": {"counts": (256, 64, 64), "steps": 100, "views": 400, "network_steps": 200},
     "default": {},
-    "full": {"tasks": (), "steps": 12000, "counts": (6000, 500, 500), "seeds": (0, 1, 2)},
+    # CVR §4.1 as far as it says: sizes, labels as target, all four tasks. What it leaves open is
+    # ours: steps, batch, seeds, and one model for all λ (--separate-models is the paper's way).
+    "full": {
+        "tasks": (),
+        "counts": (51316, 945, 1024),
+        "size": 256,
+        "target": "labels",
+        "steps": 48000,
+        "batch": 16,
+        "seeds": (0, 1, 2),
+    },
 }
 
 CODERS = {"vcmjax": range_coder, "tfc": tfc}
@@ -95,7 +116,7 @@ learnt better from fewer positions."""
 def run(
     config: Config,
     out: Path,
-    parallel: bool = False,
+    at_once: bool = False,
     skip_bad: bool = False,
     coder: ModuleType = range_coder,
 ) -> dict:
@@ -104,7 +125,7 @@ def run(
     Args:
       config: What to run. Another run of the same config in `out` goes on where it stopped.
       out: Folder of results, created if need be.
-      parallel: Train seeds, and separate λ, at once; for accelerators.
+      at_once: Train seeds, and separate λ, at once; for accelerators.
       skip_bad: Leave out examples that cannot be read, with a count, instead of stopping.
       coder: What writes and reads the bytes: `coding.range_coder` or `coding.tfc`.
 
@@ -114,11 +135,14 @@ def run(
     """
     started = time.monotonic()
     data = open_data(config)
-    _claim(out, config)
+    leads = parallel.devices().process == 0  # the other processes extract and train with it
+    if leads:
+        _claim(out, config)
+    dtype = jnp.bfloat16 if config.bfloat16 else None
+    cache = harness.cache_directory()
     study = Study(
-        data,
+        task_data.Reader(data, cache, config.views, skip_bad, dtype),
         out,
-        harness.cache_directory(),
         methods=config.methods,
         seeds=config.seeds,
         tolerance=config.tolerance,
@@ -127,21 +151,26 @@ def run(
         learning_rate=config.learning_rate,
         target=config.target,
         separate=config.separate,
-        views=config.views,
         refine=config.refine,
-        parallel=parallel,
-        skip_bad=skip_bad,
+        at_once=at_once,
+        dtype=dtype,
         coder=coder,
     )
-    networks = task_networks.Config(config.counts, config.network_steps, size=config.size)
+    own = task_networks.Config(ROOMS, config.network_steps, size=config.size)
     try:
         for name in chosen_tasks(config, data):
             task = data.tasks[name]
             lams = config.lams or LAMS[task.kind]
-            network = task_networks.network_for(data, task, networks, study.cache)
+            network = (
+                task_networks.given(Path(config.networks), task)
+                if config.networks
+                else task_networks.network_for(data, task, own, cache)
+            )
             study.run(task, network, lams, *(config.latent or LATENT[task.kind]))
     except VcmError:
-        if not (out / "models").exists():  # bad data, found before any training: leave no trace
+        if (
+            leads and not (out / "models").exists()
+        ):  # bad data, found before any training: leave no trace
             (out / "config.json").unlink()
             if not any(out.iterdir()):
                 out.rmdir()
@@ -154,7 +183,8 @@ def run(
         "seconds": round(time.monotonic() - started, 1),
         **study.results(),
     }
-    harness.write_json(out / "results.json", results)
+    if leads:
+        harness.write_json(out / "results.json", results)
     return results
 
 
@@ -164,9 +194,11 @@ def open_data(config: Config) -> dataset.Dataset:
         if not (0 < lam < float("inf")):
             raise UsageError(f"--lams {lam:g}: expected every λ finite and above 0.")
     if config.data == "rooms":
-        data = dataset.rooms(config.counts, config.size)
+        data = dataset.rooms(config.counts or ROOMS, config.size)
     else:
-        data = dataset.directory(Path(config.data), config.size, config.tasks, config.void)
+        data = dataset.directory(
+            Path(config.data), config.size, config.tasks, config.void, config.counts or None
+        )
     dataset.check_tasks(config.tasks, data.tasks, data.name)
     return data
 
@@ -218,9 +250,19 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     )
     parser.add_argument("--preset", choices=PRESETS, default="default")
     parser.add_argument("--data", help="'rooms' (default) or a folder of labelled images")
+    parser.add_argument("--networks", help="folder that vcmjax convert wrote; implies --size 256")
     parser.add_argument("--task", nargs="+", help="task names, or all (the four of CVR Table 3)")
     parser.add_argument("--methods", nargs="+", choices=tuple(PRIORS), help="methods to compare")
     parser.add_argument("--out", type=Path, help="folder of results (default runs/PRESET)")
+    parser.add_argument("--size", type=int, help="image side in pixels (default 128)")
+    parser.add_argument(
+        "--counts",
+        nargs=3,
+        type=int,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="images per split, of the rooms or drawn from a Taskonomy copy",
+    )
+    parser.add_argument("--batch", type=int, help="images per optimiser step, over all devices")
     parser.add_argument("--lams", nargs="+", type=float, help="λ grid")
     parser.add_argument("--seed", type=int, help="first training seed")
     parser.add_argument("--seeds", type=int, help="number of training seeds")
@@ -238,6 +280,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     parser.add_argument("--tolerance", type=float, help="relative loss allowed at the plateau")
     parser.add_argument("--void", type=int, help="class index not scored, besides 255")
     parser.add_argument("--parallel", action="store_true", help="train at once what is independent")
+    parser.add_argument("--bfloat16", action="store_true", help="frozen networks in bfloat16")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="process 0 of several, see README"
+    )
+    parser.add_argument("--processes", type=int, help="how many of them there are")
+    parser.add_argument("--process-id", type=int, help="which one this is, from 0")
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable files, go on")
     parser.add_argument(
         "--coder",
@@ -249,6 +297,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     preset = PRESETS[options.preset]
     chosen = {
         "data": options.data,
+        "networks": options.networks,
+        "size": options.size or (256 if options.networks else None),
+        "counts": options.counts and tuple(options.counts),
+        "batch": options.batch,
         "methods": options.methods and tuple(dict.fromkeys(options.methods)),
         "lams": options.lams and tuple(sorted(options.lams)),
         "steps": options.steps,
@@ -273,6 +325,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         raise UsageError(f"--steps {config.steps}: expected a positive multiple of 100.")
     if config.methods == ("control",):
         raise UsageError("--methods control: expected hyperprior or ours besides.")
+    if config.size < 8 or config.size % 8:
+        raise UsageError(f"--size {config.size}: expected a positive multiple of 8.")
+    if config.counts and min(config.counts) < 1:
+        raise UsageError(f"--counts {' '.join(map(str, config.counts))}: expected 1 or more each.")
+    if config.batch < 1:
+        raise UsageError(f"--batch {config.batch}: expected 1 or more.")
     if config.refine < 0:
         raise UsageError(f"--refine {config.refine}: expected 0 or more rounds.")
     if not 0 <= config.tolerance < 1:
@@ -280,7 +338,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     if options.coder == "tfc":
         tfc.check()
     seeds = tuple(range(first, first + number))
-    config = dataclasses.replace(config, seeds=seeds, separate=options.separate_models)
+    config = dataclasses.replace(
+        config, seeds=seeds, separate=options.separate_models, bfloat16=options.bfloat16
+    )
     options.out = options.out or Path("runs") / options.preset
     return config, options
 
@@ -288,8 +348,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     config, options = parse(arguments)
+    devices = parallel.initialize(options.coordinator, options.processes, options.process_id)
     coder = CODERS[options.coder]
     results = run(config, options.out, options.parallel, options.skip_bad, coder)
+    if devices.process:
+        return
     draw(options.out)
     console = rich.console.Console()
     console.print(tables.table(results))

@@ -13,22 +13,22 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import harness
+from experiments import harness, task_data
 from experiments.rows import Row
+from experiments.task_data import TaskData
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.codecs.frozen import FrozenCodec
+from vcmjax.codecs.refine import Target as RefinementTarget
 from vcmjax.coding import range_coder
-from vcmjax.data import dataset, features, loader
 from vcmjax.errors import DataError
 from vcmjax.evaluate import measure, metrics, plateau
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
 from vcmjax.train import codec as codec_training
-from vcmjax.train import loop, losses
+from vcmjax.train import loop, losses, parallel
 from vcmjax.train.losses import Target
 
 PRIORS: dict[str, Literal["codebook", "spatial"] | None] = {
@@ -38,7 +38,6 @@ PRIORS: dict[str, Literal["codebook", "spatial"] | None] = {
 }
 """Method to entropy model; all share transforms and training budget."""
 _EXAMPLES = 6
-_VALIDATED = 128
 
 
 class Model(NamedTuple):
@@ -54,21 +53,12 @@ Models = dict[tuple[int, int], Model]
 """Trained codecs of one method by seed and grid index; a conditioned one has index 0."""
 
 
-class Place(NamedTuple):
-    """What every step on one task needs: the task, its frozen head, and features by split."""
-
-    task: Task
-    head: Callable[[jax.Array], jax.Array]
-    splits: dict[str, features.Split]
-
-
 @dataclasses.dataclass
 class Study:
     """A comparison in progress; see `experiments.plateau.Config` for the fields that it copies."""
 
-    data: dataset.Dataset
+    reader: task_data.Reader
     out: Path
-    cache: Path
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     tolerance: float
@@ -77,17 +67,14 @@ class Study:
     learning_rate: float
     target: Target
     separate: bool
-    views: int
     refine: int = 0
-    parallel: bool = False
-    skip_bad: bool = False
+    at_once: bool = False
+    dtype: Any = None
     coder: ModuleType = range_coder
     _tasks: dict[str, Any] = dataclasses.field(default_factory=dict)
     _rows: list[dict] = dataclasses.field(default_factory=list)
     _plateaus: list[dict] = dataclasses.field(default_factory=list)
-    _skipped: list[str] = dataclasses.field(default_factory=list)
-    _sources: dict[str, loader.Source] = dataclasses.field(default_factory=dict)
-    _distortions: dict[Any, Callable] = dataclasses.field(default_factory=dict)
+    _targets: dict[str, RefinementTarget] = dataclasses.field(default_factory=dict)
 
     def results(self) -> dict[str, Any]:
         """``tasks``, ``rows`` and ``plateau`` of the tasks run so far."""
@@ -95,7 +82,7 @@ class Study:
             "tasks": self._tasks,
             "rows": self._rows,
             "plateau": self._plateaus,
-            "skipped": self._skipped,
+            "skipped": self.reader.skipped,
         }
 
     def run(
@@ -109,20 +96,23 @@ class Study:
         """Compare the methods on `task`: validation decides, then the test split is read once."""
         lams = sorted(lams)
         head = functools.partial(network.network.decode, network.params)
-        splits = {split: self._features(task, network, split) for split in ("train", "val")}
-        at = Place(task, head, splits)
+        train = self.reader.extract(task, network, "train")
+        splits = {"val": self.reader.read(task, network, "val")}
+        at = TaskData(task, network, head, train, splits)
         control = []
         if "control" in self.methods:
             control = list(self._train("control", at, [1.0], stride, latent_channels).values())
+        coded = [method for method in self.methods if PRIORS[method]]
+        models = {m: self._train(m, at, lams, stride, latent_channels) for m in coded}
+        if parallel.devices().process:
+            return  # process 0 has the results
         reference = [self._measured(model, 0, at, "val").statistics for model in control]
         reference = reference or [self._original(at, "val").statistics]
         wanted = float(np.mean([metrics.scores(task, r)[task.metric] for r in reference]))
-        coded = [method for method in self.methods if PRIORS[method]]
-        models = {m: self._train(m, at, lams, stride, latent_channels) for m in coded}
         grid = list(range(len(lams))) if self.separate else _levels(models, lams)
         found = self._search(models, at, grid, wanted)
         # Every choice is made; only now is the test split read.
-        splits["test"] = self._features(task, network, "test")
+        splits["test"] = self.reader.read(task, network, "test")
         self._tasks[task.name] = {
             "kind": task.kind,
             "metric": task.metric,
@@ -148,7 +138,7 @@ class Study:
     # Steps
 
     def _search(
-        self, models: dict[str, Models], at: Place, grid: list[int], wanted: float
+        self, models: dict[str, Models], at: TaskData, grid: list[int], wanted: float
     ) -> dict[tuple[str, int], plateau.Plateau]:
         """The plateau of each method and seed, on the validation split."""
         pixels = math.prod(at.splits["val"].image_shape)
@@ -174,7 +164,7 @@ class Study:
                     progress(len(found))
         return found
 
-    def _row(self, at: Place, split: str) -> Row:
+    def _row(self, at: TaskData, split: str) -> Row:
         recipe = ("separate" if self.separate else "conditioned") + f"/{self.target}"
         recipe += f"/refined {self.refine}" if self.refine else ""
         return Row(at.task, recipe, split, at.splits[split].image_shape)
@@ -204,7 +194,7 @@ class Study:
                     "diverged" if diverged else "ok",
                 )
 
-    def _original(self, at: Place, split: str) -> Measurement:
+    def _original(self, at: TaskData, split: str) -> Measurement:
         """The uncompressed network, which sends nothing."""
         data = at.splits[split]
         none = np.zeros(len(data.feature))
@@ -212,7 +202,7 @@ class Study:
         return Measurement(none, none, none, none, scored)
 
     def _plateau(
-        self, at: Place, method: str, trained: Models, found: list[plateau.Plateau], lams
+        self, at: TaskData, method: str, trained: Models, found: list[plateau.Plateau], lams
     ) -> dict[str, Any]:
         """The entry of one method: each seed at its own plateau, pooled."""
         chosen = [
@@ -244,9 +234,9 @@ class Study:
             entry[f"bytes_{split}"] = pooled["bytes_total"]
         return entry
 
-    def _measured(self, model: Model, level: int, at: Place, split: str) -> Measurement:
+    def _measured(self, model: Model, level: int, at: TaskData, split: str) -> Measurement:
         def compute() -> Measurement:
-            refined = self._refinement(model, at, split)
+            refined = self._refinement(model, at)
             return measure.measure(
                 model.codec,
                 model.result.params,
@@ -265,69 +255,42 @@ class Study:
         """The model for a grid level, and the rate level to run it at."""
         return (trained[seed, level], 0) if self.separate else (trained[seed, 0], level)
 
-    def _refinement(self, model: Model, at: Place, split: str) -> measure.Refinement | None:
+    def _refinement(self, model: Model, at: TaskData) -> measure.Refinement | None:
         """Symbols are refined towards the uncompressed output, which the encoder always has."""
         if not self.refine or not model.codec.prior:
             return None
-        key = (at.task.name, split)
-        if key not in self._distortions:  # one function object, so that it is compiled once
-            reference = jnp.asarray(at.splits[split].output, jnp.float32)
-            self._distortions[key] = lambda feature, index: losses.to_network(
-                at.task, at.head(feature), reference[index]
-            )
-        return measure.Refinement(self.refine, self._distortions[key])
-
-    def _source(self, split: str) -> loader.Source:
-        """Examples of a split; with `skip_bad` those that can be read, the others counted once."""
-        if split not in self._sources:
-            source = self.data.open(split)
-            if self.skip_bad:
-                bar = lambda items, n: harness.tracked(f"checking {split}", n)(items)  # noqa: E731
-                source, bad = loader.checked(source, True, bar)
-                self._skipped += [message for _, message in bad]
-            self._sources[split] = source
-        return self._sources[split]
-
-    def _features(self, task: Task, network: TaskNetwork, split: str) -> features.Split:
-        source = self._source(split)
-        training = split == "train"
-        views = max(1, self.views // len(source)) if training and self.data.name != "rooms" else 1
-        if task.kind == "dense":
-            views = 1
-        name = f"{self.data.identity}-{network.fingerprint}-{split}-{len(source)}x{views}.npz"
-        path = self.cache / "features" / name
-        bar = harness.tracked(f"{task.name}: {split} features", -(-len(source) // 32))
-        return features.extract(source, network, path, training=training, views=views, progress=bar)
+        if at.task.name not in self._targets:  # one object, so that it is compiled once
+            far = lambda feature, output: losses.to_network(at.task, at.head(feature), output)  # noqa: E731
+            self._targets[at.task.name] = RefinementTarget(jax.jit(at.head), far)
+        return measure.Refinement(self.refine, self._targets[at.task.name])
 
     def _train(
-        self, method: str, at: Place, lams: Sequence[float], stride: int, latent_channels: int
+        self, method: str, at: TaskData, lams: Sequence[float], stride: int, latent_channels: int
     ) -> Models:
         """Models by (seed, grid index); a conditioned model has index 0."""
-        task, splits = at.task, at.splits
+        task, split = at.task, at.splits["val"]
         prior = PRIORS[method]
         ranges = [(lam, lam) for lam in lams] if self.separate else [(lams[0], lams[-1])]
-        height, width = splits["val"].image_shape
-        train, val = (
-            codec_training.Features(
-                *map(jnp.asarray, _without_labels(splits[s], task, self.target))
-            )
-            for s in ("train", "val")
-        )
+        network = at.network.network
+        train = task_data.training(at.train, self.target)
+        val = task_data.validation(split, network.output_stride, self.target)
         chunk = 200 if self.steps % 200 == 0 else 100
         options = loop.Options(self.steps, self.batch, self.learning_rate, chunk=chunk)
-        # Enough to choose a checkpoint by, in a tenth of the training time.
-        few = np.linspace(0, len(val.feature) - 1, min(len(val.feature), _VALIDATED)).astype(int)
-        val = jax.tree.map(lambda leaf: leaf[few], val)
-        shape = train.feature.shape[1:]
+        shape = split.feature.shape[1:]
         codecs = [FeatureCodec(shape, prior, lams_, latent_channels, stride) for lams_ in ranges]
         # Separate models of one method differ in λ alone, which training takes from `runs`.
         problem = codec_training.problem(
-            codecs[0], task, at.head, self.target, height * width, train.feature[:4096]
+            codecs[0],
+            task,
+            functools.partial(network.decode, at.network.params, dtype=self.dtype),
+            self.target,
+            math.prod(split.image_shape),
+            at.train.array("feature")[:4096],
         )
         wanted = [(seed, i) for seed in self.seeds for i in range(len(ranges))]
         models = {}
-        for group in [wanted] if self.parallel else [[one] for one in wanted]:
-            name = "all" if self.parallel else "-".join(map(str, group[0]))
+        for group in [wanted] if self.at_once else [[one] for one in wanted]:
+            name = "all" if self.at_once else "-".join(map(str, group[0]))
             directory = self.out / "models" / task.name / method / name
             runs = loop.Runs(
                 np.array([seed for seed, _ in group]),
@@ -341,18 +304,15 @@ class Study:
                 models[seed, i] = Model(codecs[i], result, frozen, place)
         return models
 
-    def _write_examples(self, at: Place, model: Model, level: int) -> None:
+    def _write_examples(self, at: TaskData, model: Model, level: int) -> None:
         split = at.splits["test"]
         chosen = np.linspace(0, len(split.feature) - 1, _EXAMPLES).astype(int)
-        part = split._replace(
-            feature=split.feature[chosen], label=split.label[chosen], output=split.output[chosen]
-        )
-        at.splits["examples"] = part
-        refined = self._refinement(model, at, "examples")
+        part = split._replace(feature=split.feature[chosen], label=split.label[chosen])
+        refined = self._refinement(model, at)
         decoded, measured = measure.reconstruction(
             model.codec, model.result.params, model.frozen, part, level, refined
         )
-        source = self._source("test")
+        source = self.reader.source("test")
         original, ours = (
             measure.prediction(at.task, at.head, feature, part.label)
             for feature in (part.feature, decoded)
@@ -378,17 +338,6 @@ def _levels(models: dict[str, Models], lams: Sequence[float]) -> list[int]:
     """Rate levels of `lams` in the conditioned models, which all cover the same range."""
     codec = next(iter(next(iter(models.values())).values())).codec
     return [int(codec.level_of(lam)) for lam in lams]
-
-
-def _without_labels(split: features.Split, task: Task, target: Target) -> tuple:
-    """What training sees of a split; labels are left out where the target does not ask for them."""
-    label = split.label
-    if target == "network":
-        label = np.zeros(len(label), np.uint8)
-    elif task.kind != "class" and label.shape[1] != split.output.shape[1]:
-        step = label.shape[1] // split.output.shape[1]
-        label = label[:, step // 2 :: step, step // 2 :: step]
-    return split.feature, label
 
 
 def _kept(path: Path, compute: Callable[[], Measurement]) -> Measurement:

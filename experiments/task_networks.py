@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments import harness
 from vcmjax.data import dataset, loader
+from vcmjax.errors import DataError
 from vcmjax.evaluate import measure, metrics
 from vcmjax.nets import pretrained
 from vcmjax.nets.small_hourglass import hourglass
@@ -66,6 +67,17 @@ def network_for(
         log.info("training a task network on %s first, once; kept in %s", data.name, path.parent)
         train(data, [task], config, path.parent / path.stem, lambda name: path)
     return pretrained.load(path, task)
+
+
+def given(folder: Path, task: Task) -> pretrained.TaskNetwork:
+    """The released network of `task` in a folder that ``vcmjax convert`` wrote."""
+    if not folder.is_dir():
+        raise DataError(f"--networks {folder}: no such folder; expected what vcmjax convert wrote.")
+    if not (folder / task.name).is_dir():
+        pth = any(folder.glob("*.pth"))
+        remedy = f"vcmjax convert {folder if pth else 'WEIGHTS'} --out NETWORKS --task {task.name}"
+        raise DataError(f"--networks {folder}: no network {task.name} in it; make it by {remedy}")
+    return pretrained.load(folder / task.name, task)
 
 
 def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -> None:

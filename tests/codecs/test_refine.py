@@ -17,16 +17,19 @@ def coded(request):
     return codec, codec.init(jax.random.key(1), features), features
 
 
-def distance(x, index):
-    return jnp.square(x - jnp.sin(index.astype(jnp.float32))[:, None, None, None]).mean((1, 2, 3))
+def distance(x, reference):
+    return jnp.square(x - reference).mean((1, 2, 3))
+
+
+TARGET = refine.Target(jnp.sin, distance)
 
 
 def refined(coded, rounds):
     codec, params, features = coded
     level = np.full(len(features), codec.level_of(LAM), np.int32)
-    symbols = refine.refine(codec, params, features, level, distance, PIXELS, rounds)
+    symbols = refine.refine(codec, params, features, level, TARGET, PIXELS, rounds)
     lam = codec.lam_of(level)
-    error = np.asarray(distance(symbols.output.feature, np.arange(len(features))))
+    error = np.asarray(distance(symbols.output.feature, jnp.sin(features)))
     return symbols, symbols.output.bits / PIXELS + lam * error
 
 

@@ -10,6 +10,7 @@ steps of stochastic Gumbel annealing.
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,21 @@ import numpy as np
 
 from vcmjax.codecs.feature import FeatureCodec, Symbols
 
-_BATCH = 32
+_BATCH, _PIXELS = 32, 1 << 19
 _CANDIDATES = 8
+
+
+class Target(NamedTuple):
+    """What symbols are refined towards, such as the task's output on the uncompressed feature.
+
+    Attributes:
+      reference: Features (B, *shape) to what a reconstruction is compared with, (B, ...).
+      distortion: (reconstruction (B, *shape), reference (B, ...)) to (B,), in the unit that λ was
+        trained with.
+    """
+
+    reference: Callable[[jax.Array | np.ndarray], jax.Array]
+    distortion: Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def refine(
@@ -26,7 +40,7 @@ def refine(
     params: dict,
     features: np.ndarray,
     level: np.ndarray,
-    distortion: Callable[[jax.Array, np.ndarray], jax.Array],
+    target: Target,
     pixels: int,
     rounds: int,
 ) -> Symbols:
@@ -40,21 +54,22 @@ def refine(
       params: Trained.
       features: (N, *shape).
       level: int (N,), rate levels.
-      distortion: (reconstruction (B, *shape), indexes (B,) of the images) to (B,), in the unit
-        that λ was trained with.
+      target: What the symbols are refined towards.
       pixels: Image pixels, by which bits are divided.
       rounds: At most this many changes per image, ≥ 0.
     """
-    step = _round(codec, distortion, pixels)
+    step = _round(codec, target.distortion, pixels)
     shape = features.shape[1:]
+    batch = max(1, min(_BATCH, _PIXELS // pixels))
     parts = []
-    for start in range(0, len(features), _BATCH):
-        index = np.minimum(np.arange(start, start + _BATCH), len(features) - 1)
+    for start in range(0, len(features), batch):
+        index = np.minimum(np.arange(start, start + batch), len(features) - 1)
+        reference = target.reference(features[index])
         symbols = codec.quantise(params, features[index], level[index])
         lam = jnp.asarray(codec.lam_of(level[index]), jnp.float32)
         q = symbols.latent.astype(jnp.float32)
         for _ in range(rounds):
-            q, changed = step(params, symbols.side, q, level[index], lam, index, shape)
+            q, changed = step(params, symbols.side, q, level[index], lam, reference, shape)
             if not bool(changed):
                 break
         output = codec.restore(params, symbols.side, q, level[index], shape)
@@ -66,16 +81,16 @@ def refine(
 def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
     """One compiled round of `refine` for a batch."""
 
-    def cost(params, side, q, level, lam, index, shape):
+    def cost(params, side, q, level, lam, reference, shape):
         output = codec.restore(params, side, q, level, shape)
-        return output.bits / pixels + lam * distortion(output.feature, index)
+        return output.bits / pixels + lam * distortion(output.feature, reference)
 
     @functools.partial(jax.jit, static_argnums=6)
-    def step(params, side, q, level, lam, index, shape):
+    def step(params, side, q, level, lam, reference, shape):
         batch, size = q.shape[0], q[0].size
 
         def total(q):
-            far = distortion(codec.restore(params, side, q, level, shape).feature, index)
+            far = distortion(codec.restore(params, side, q, level, shape).feature, reference)
             return jnp.sum(lam * far)
 
         slope = jax.grad(total)(q)
@@ -100,7 +115,7 @@ def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
             tried.reshape(-1, *q.shape[1:]),
             repeat(level),
             repeat(lam),
-            repeat(index),
+            repeat(reference),
             shape,
         ).reshape(batch, number)
         # The first trial is no change at all, so that ties and losses leave things as they are.

@@ -1,35 +1,39 @@
-"""Features of a split under a frozen task network, extracted once and cached on disk."""
+"""Features of a split under a frozen task network, with its labels: extracted once, kept on disk.
 
-import os
+A split is a `store` directory of shards, so that extraction streams, goes on where it was stopped,
+and can be shared among processes. Features are kept as float16: on the shipped networks that moves
+an output by less than a thousandth of what the plateau search tolerates (`benchmarks/RESULTS.md`).
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vcmjax.data import loader
+from vcmjax.data import loader, store
 from vcmjax.errors import DataError
 from vcmjax.nets.pretrained import TaskNetwork
+from vcmjax.tasks import Task
 from vcmjax.train import augment
-from vcmjax.train.task_network import Progress
 
 _BATCH = 32
+_SHARD = 512
 
 
 class Split(NamedTuple):
-    """One split as arrays with a leading axis of images (times views, for training).
+    """One split in memory; leading axis images.
 
     Attributes:
       feature: (N, h, w, C) float32.
-      output: The head's output on `feature`, float16.
-      label: As in `vcmjax.tasks`; training labels of pixel tasks at the output's stride, others
-        whole.
+      label: As in `vcmjax.tasks`, whole.
       image_shape: (height, width) in pixels.
     """
 
     feature: np.ndarray
-    output: np.ndarray
     label: np.ndarray
     image_shape: tuple[int, int]
 
@@ -37,72 +41,112 @@ class Split(NamedTuple):
 def extract(
     source: loader.Source,
     network: TaskNetwork,
-    cache: Path,
+    directory: Path,
     *,
     training: bool,
     views: int = 1,
-    progress: Progress = iter,
-) -> Split:
-    """Features of `source`, from `cache` if they are there.
+    dtype: Any = None,
+    shards: tuple[int, int] = (0, 1),
+    wait: Callable[[], object] = lambda: None,
+    progress: store.Progress = iter,
+) -> store.Store:
+    """The store of `source` at `directory`; only the shards that are missing there are computed.
+
+    Its arrays are ``feature`` (h, w, C) float16 and ``label``; its `about` has ``image_shape``.
+    View v of image i, which is the image itself for v = 0, is example i·views + v.
 
     Args:
-      source: Examples that label `network.task`.
+      source: Examples that label `network.task`, all of one size.
       network: Frozen.
-      cache: File to read, or to write whole or not at all.
-      training: Keep labels at the output's stride only.
+      directory: Its name must tell source, network and options from others.
+      training: Keep labels of pixel tasks at the stride of the network's output only, and those
+        of dense tasks as float16.
       views: Random views per image, the first being the image itself (class and segmentation
         tasks); small data sets then teach a codec more of the feature's distribution.
-      progress: Wraps the batches.
+      dtype: To compute in, e.g. ``jnp.bfloat16``; None for float32.
+      shards: This process and the number of processes, each of which extracts its share.
+      wait: Returns when all processes have done so. What then is missing, because the others write
+        to disks of their own, is extracted here too.
+      progress: Wraps the shards to extract.
 
     Raises:
-      DataError: An example cannot be read.
+      DataError: An example cannot be read or has another size than the first; a feature is not
+        finite, or too large for float16; `directory` cannot be written.
     """
-    if cache.exists():
-        try:
-            with np.load(cache) as saved:
-                height, width = saved["image_shape"]
-                return Split(
-                    saved["feature"], saved["output"], saved["label"], (int(height), int(width))
-                )
-        except Exception:  # damaged archives raise from EOFError to NotImplementedError
-            cache.unlink()  # written by another version, or damaged on disk: made anew below
-    task, params = network.task, network.params
-    stride = network.network.output_stride
+    identity = directory.name
+    if (directory / "store.json").exists():
+        with contextlib.suppress(DataError):
+            return store.open_store(directory, identity)
+        store.verify(directory, remove=True)  # unfinished, or damaged: what is whole is kept
+    task, full = network.task, network.network
+    first = source[0]
+    size = first["image"].shape[:2]
+
+    def kept(label: np.ndarray) -> np.ndarray:
+        if not training or task.kind == "class":
+            return label
+        stride = full.output_stride
+        label = label[:, stride // 2 :: stride, stride // 2 :: stride]
+        return label.astype(np.float16) if task.kind == "dense" else label
 
     @jax.jit
-    def run(image, label, key):
+    def seen(params, image, label, key, index):
         if key is not None:
-            keys = jax.random.split(key, len(image))
-            image, label = jax.vmap(lambda k, i, v: _view(task, k, i, v))(keys, image, label)
-        feature = network.network.encode(params, image)
-        output = network.network.decode(params, feature).astype(jnp.float16)
-        if training and task.kind != "class":
-            label = label[:, stride // 2 :: stride, stride // 2 :: stride]
-        return feature, output, label
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+            image, label = jax.vmap(functools.partial(_view, task))(keys, image, label)
+        return full.encode(params, image, dtype), label
 
-    parts: list[tuple[np.ndarray, ...]] = []
-    shape = (0, 0)
-    for number, batch in enumerate(progress(loader.batches(source, _BATCH))):
-        image, label = batch["image"], batch[task.name]
-        shape = image.shape[1:3]
-        for view in range(views):
-            key = jax.random.fold_in(jax.random.key(view), number) if view else None
-            parts.append(tuple(np.asarray(a) for a in run(image, label, key)))
-    feature, output, label = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
-    if not np.isfinite(feature).all():
-        raise DataError(
-            f"{task.name}: the task network gives features that are not finite; "
-            "delete it and train it again (experiments.task_networks)."
-        )
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    aside = cache.with_name(cache.name + ".part")
-    with aside.open("wb") as file:
-        np.savez(file, feature=feature, output=output, label=label, image_shape=shape)
-    os.replace(aside, cache)
-    return Split(feature, output, label, (int(shape[0]), int(shape[1])))
+    def produce(start: int, stop: int) -> dict[str, np.ndarray]:
+        images = range(start // views, stop // views)
+        batches = loader.batches(loader.Subset(source, images), _BATCH)
+        parts: list[list[np.ndarray]] = []
+        for begin, batch in zip(images[::_BATCH], batches, strict=True):
+            image, label = batch["image"], batch[task.name]
+            if image.shape[1:3] != size:
+                raise DataError(
+                    f"{task.name}: an image of {image.shape[1:3]} pixels among images of {size}; "
+                    "expected one size."
+                )
+            index = np.arange(begin, begin + len(image))
+            by_view = []
+            for view in range(views):
+                key = jax.random.key(view) if view else None
+                feature, label_seen = seen(network.params, image, label, key, index)
+                by_view.append((np.asarray(feature), kept(np.asarray(label_seen))))
+            # Views of one image side by side, so that a shard needs no image of another.
+            stacked = [np.stack(leaves, axis=1) for leaves in zip(*by_view, strict=True)]
+            parts.append([leaf.reshape(-1, *leaf.shape[2:]) for leaf in stacked])
+        feature, label = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
+        return {"feature": feature, "label": label}
+
+    feature = jax.eval_shape(full.encode, network.params, first["image"][None])
+    label = kept(np.asarray(first[task.name])[None])
+    write = functools.partial(
+        store.write,
+        directory,
+        identity,
+        len(source) * views,
+        max(1, _SHARD // views) * views,
+        {"feature": (feature.shape[1:], np.float16), "label": (label.shape[1:], label.dtype)},
+        produce,
+        nan=("label",),
+        about={"image_shape": list(size), "task": task.name, "views": views},
+        progress=progress,
+    )
+    write(shards=shards)
+    wait()
+    write()
+    return store.open_store(directory, identity)
 
 
-def _view(task, key, image, label):
+def load(extracted: store.Store) -> Split:
+    """All of a store in memory, for measuring."""
+    height, width = extracted.about["image_shape"]
+    feature = extracted.array("feature").astype(np.float32)
+    return Split(feature, extracted.array("label"), (height, width))
+
+
+def _view(task: Task, key: jax.Array, image: jax.Array, label: jax.Array):
     view_key, colour_key = jax.random.split(key)
     view = augment.random_view(view_key)
     image = augment.colour_jitter(colour_key, augment.image_view(view, image), strength=0.15)

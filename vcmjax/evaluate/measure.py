@@ -47,7 +47,7 @@ class Refinement(NamedTuple):
     """How symbols are refined before they are written, see `refine.refine`."""
 
     rounds: int
-    distortion: Callable[[jax.Array, np.ndarray], jax.Array]
+    target: refine.Target
 
 
 def head_statistics(
@@ -106,7 +106,7 @@ def reconstruction(
     else:
         pixels = split.image_shape[0] * split.image_shape[1]
         symbols = refine.refine(
-            codec, params, split.feature, levels, refined.distortion, pixels, refined.rounds
+            codec, params, split.feature, levels, refined.target, pixels, refined.rounds
         )
     streams = codec.write(frozen, symbols.side, symbols.latent, levels, coder)
     size = split.feature.shape[1:-1]

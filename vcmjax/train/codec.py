@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vcmjax.codecs.feature import LEVELS, FeatureCodec
 from vcmjax.tasks import Task
@@ -24,8 +25,8 @@ class Features(NamedTuple):
       label: As in `vcmjax.tasks`, at the size the distortion is taken at.
     """
 
-    feature: jax.Array
-    label: jax.Array
+    feature: jax.Array | np.ndarray
+    label: jax.Array | np.ndarray
 
 
 def anneal(
@@ -50,7 +51,7 @@ def problem(
     head: Callable[[jax.Array], jax.Array],
     target: losses.Target,
     pixels: int,
-    sample: jax.Array,
+    sample: jax.Array | np.ndarray,
 ) -> Problem:
     """Training `codec` through the frozen `head`: L = bpp + λ·distortion (CVR eq. 12).
 
@@ -75,12 +76,12 @@ def problem(
         return (bits / pixels + lam * far) / jnp.sqrt(lam)
 
     def loss(params, keys, run: Runs, batch: Features, progress):
-        feature = batch.feature.astype(jnp.float32)
+        feature, label = jnp.asarray(batch.feature, jnp.float32), jnp.asarray(batch.label)
         lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         span = jax.vmap(jax.random.uniform)(lam_keys)
         lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** span
         output = codec.apply(params, noise_keys, feature, lam)
-        far = distortion(output.feature, feature, batch.label)
+        far = distortion(output.feature, feature, label)
         weight, annealed = anneal(task, progress, lam, run.lams[1])
         total = lagrangian(weight * output.bits, annealed, far).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
@@ -96,10 +97,10 @@ def problem(
         return lagrangian(output.bits, lam, distortion(output.feature, feature, label))
 
     def validate(params, run: Runs, batch: Features):
-        feature = batch.feature.astype(jnp.float32)
+        feature, label = jnp.asarray(batch.feature, jnp.float32), jnp.asarray(batch.label)
         conditioned = codec.prior and not math.isclose(*codec.lams)
         levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
-        costs = [cost(params, run, feature, batch.label, level) for level in levels]
+        costs = [cost(params, run, feature, label, level) for level in levels]
         return jnp.mean(jnp.stack(costs), axis=0)
 
     statistics = codec.statistics(jnp.asarray(sample, jnp.float32))

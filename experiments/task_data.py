@@ -1,0 +1,146 @@
+"""What a study knows of one task: the features of each split under its frozen network."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import harness
+from vcmjax.data import dataset, features, loader, store
+from vcmjax.nets.pretrained import TaskNetwork
+from vcmjax.tasks import Task
+from vcmjax.train import parallel
+from vcmjax.train.codec import Features
+from vcmjax.train.losses import Target
+
+_VALIDATED = 128
+_ON_DEVICE = 2 << 30
+"""Bytes of training labels up to which they lie on the device; more are read as they are needed."""
+_WEIGHED = 2048
+_PATIENCE = 24 * 3600
+
+
+class TaskData(NamedTuple):
+    """What every step on one task needs.
+
+    Attributes:
+      task: The task.
+      network: Frozen.
+      head: Its decoder, feature to output.
+      train: Features and labels to learn from.
+      splits: Those to measure, by name.
+    """
+
+    task: Task
+    network: TaskNetwork
+    head: Callable[[jax.Array], jax.Array]
+    train: store.Store
+    splits: dict[str, features.Split]
+
+
+@dataclasses.dataclass
+class Reader:
+    """Opens the splits of a data set, and extracts their features into a cache.
+
+    Attributes:
+      data: The data set.
+      cache: Folder of extracted features.
+      views: Training views in all, at most, for a data set other than the rooms.
+      skip_bad: Leave out examples that cannot be read.
+      dtype: To extract in; None for float32.
+      skipped: What was wrong with each example that was left out.
+    """
+
+    data: dataset.Dataset
+    cache: Path
+    views: int
+    skip_bad: bool = False
+    dtype: Any = None
+    skipped: list[str] = dataclasses.field(default_factory=list)
+    _sources: dict[str, loader.Source] = dataclasses.field(default_factory=dict)
+
+    def source(self, split: str) -> loader.Source:
+        """Examples of a split; with `skip_bad` those that can be read, the others counted once."""
+        if split not in self._sources:
+            source = self.data.open(split)
+            if self.skip_bad:
+                bar = lambda items, n: harness.tracked(f"checking {split}", n)(items)  # noqa: E731
+                source, bad = loader.checked(source, True, bar)
+                self.skipped += [message for _, message in bad]
+            self._sources[split] = source
+        return self._sources[split]
+
+    def extract(self, task: Task, network: TaskNetwork, split: str) -> store.Store:
+        """The features of a split, extracted now unless they are in the cache."""
+        source, training = self.source(split), split == "train"
+        views = max(1, self.views // len(source)) if training and self.data.name != "rooms" else 1
+        if task.kind == "dense":
+            views = 1
+        kind = jnp.dtype(self.dtype or jnp.float32).name
+        name = f"{self.data.identity}-{task.name}-{network.fingerprint}-{kind}"
+        name += f"-{split}-{len(source)}x{views}"
+        devices = parallel.devices()
+        about = f"{task.name}: {split} features"
+        return features.extract(
+            source,
+            network,
+            self.cache / "features" / name,
+            training=training,
+            views=views,
+            dtype=self.dtype,
+            shards=(devices.process, devices.processes),
+            wait=lambda: parallel.agree({"features": name}, _PATIENCE),
+            progress=lambda shards: harness.tracked(about, len(list(shards)))(shards),
+        )
+
+    def read(self, task: Task, network: TaskNetwork, split: str) -> features.Split:
+        """The features of a split, in memory."""
+        return features.load(self.extract(task, network, split))
+
+
+class Streamed:
+    """A store of training features as a source of `Features`, read as they are needed."""
+
+    def __init__(self, kept: store.Store):
+        """Wraps without reading."""
+        self.kept = kept
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.kept)
+
+    def __getitem__(self, index: int) -> Features:
+        """Example `index`."""
+        example = self.kept[index]
+        return Features(example["feature"], example["label"])
+
+
+def training(kept: store.Store, target: Target) -> Features | Streamed:
+    """What `loop.fit` trains on: arrays, or a source where the labels are too many for a device."""
+    if target == "network":  # which asks for no labels
+        return Features(kept.array("feature"), np.zeros(len(kept), np.uint8))
+    shape, dtype = kept.arrays["label"]
+    if len(kept) * int(np.prod(shape)) * np.dtype(dtype).itemsize > _ON_DEVICE:
+        return Streamed(kept)
+    return Features(kept.array("feature"), kept.array("label"))
+
+
+def validation(split: features.Split, stride: int, target: Target) -> Features:
+    """What a checkpoint is chosen by: a tenth of the training time at most, labels at `stride`."""
+    few = np.linspace(0, len(split.feature) - 1, min(len(split.feature), _VALIDATED)).astype(int)
+    label = split.label[few]
+    if target == "network":
+        label = np.zeros(len(few), np.uint8)
+    elif label.ndim > 1:
+        label = label[:, stride // 2 :: stride, stride // 2 :: stride]
+    return Features(split.feature[few], label)
+
+
+def some_labels(kept: store.Store) -> np.ndarray:
+    """Labels of training examples spread over the whole, enough to count classes by."""
+    few = np.linspace(0, len(kept) - 1, min(len(kept), _WEIGHED)).astype(int)
+    return np.stack([kept[int(i)]["label"] for i in few])
