@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from vcmjax.data.rooms import Rooms, write_taskonomy
-from vcmjax.data.taskonomy import TASKS, Taskonomy, buildings
+from vcmjax.data.taskonomy import TASKS, Taskonomy
+from vcmjax.data.taskonomy_lists import buildings
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import VOID
 
