@@ -31,14 +31,16 @@ def load(path: File, domain: str) -> Image.Image:
     Raises:
       DataError: The file is missing, not an image, or truncated.
     """
-    data = b""
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise bad(path, domain, "an image", "no file") from None
+    except OSError as error:
+        raise bad(path, domain, "an image", f"that it cannot be read ({error})") from error
+    try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return image
-    except FileNotFoundError:
-        raise bad(path, domain, "an image", "no file") from None
     except UnidentifiedImageError:  # Its message would name the buffer.
         raise bad(path, domain, "an image", f"{len(data)} bytes that do not decode") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged input.

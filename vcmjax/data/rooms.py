@@ -21,7 +21,7 @@ import numpy as np
 from vcmjax.data import rooms_render as render
 from vcmjax.data import rooms_scene, rooms_shade
 from vcmjax.data.rooms_style import STYLES, Draw, building
-from vcmjax.data.taskonomy_encode import KEPT_PLACES, encode
+from vcmjax.data.taskonomy_encode import encode
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import SEGMENT_CLASSES
 
@@ -193,9 +193,9 @@ def write_taskonomy(
         of each room of even index, rgb as JPEG inside ``.png``, normal as RGBA, reshading as
         16-bit grey, segments with a palette, and segments uncertain (0) and depths invalid in the
         upper left quarter of rows and columns.
-      official_classes: Vectors of 365 and 1000 numbers, of which the largest is of no kept class,
-        and ``places_class_to_keep.txt`` with 63 ones. Room class i is the i-th class kept, object
-        class i ImageNet class `taskonomy_lists.KEPT_OBJECTS`[i].
+      official_classes: Vectors of 365 and 1000 numbers, of which the largest is of no kept class.
+        Room class i is put at `taskonomy_lists.KEPT_PLACES`[i] and object class i at
+        `KEPT_OBJECTS`[i].
 
     Raises:
       DataError: A key of `sources` is not its source's split.
@@ -221,9 +221,6 @@ def write_taskonomy(
                     word = domain.replace("_", "") if quirks and "segment" in domain else domain
                     ending = "npy" if domain.startswith("class_") else "png"
                     put(domain, f"point_{index}_view_0_domain_{word}.{ending}", content)
-    if official_classes:
-        flags = "".join(f"{int(i in KEPT_PLACES)}\n" for i in range(365))
-        (root / "places_class_to_keep.txt").write_text(flags)
     with open(root / "splits.csv", "w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("id", *_SPLITS))

@@ -51,8 +51,8 @@ class Taskonomy:
     Raises:
       UsageError: An unknown task, split or subset, or a negative count or seed.
       DataError: No such folder or CSV, no view, a domain with no file in the split, a tar that
-        cannot be read, or a list of classes that is missing or does not fit. Reading an example
-        raises it for a missing, damaged, wrongly sized or out-of-range file.
+        cannot be read, or a list of classes that does not fit. Reading an example raises it
+        for a missing, damaged, wrongly sized or out-of-range file.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ def describe(root: Path, tasks: Sequence[str]) -> dict[str, Task]:
     """Each `Task` by its name; class tasks with the classes that the copy's vectors have.
 
     Raises:
-      DataError: A list of classes is missing or does not fit.
+      DataError: A list of classes does not fit.
     """
     return _tasks(tasks, _classes(root, tasks))
 

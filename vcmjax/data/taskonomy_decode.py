@@ -3,8 +3,8 @@
 Encodings, as published:
 
 * ``segment_semantic``: 8-bit, 0 uncertain (becomes `VOID`), class index + 1 otherwise
-* ``class_scene``, ``class_object``: probabilities; the label is the most probable class among
-  those kept, see `taskonomy_lists.classes`
+* ``class_scene``, ``class_object``: probabilities or logits; the label is the most probable class
+  of those kept, see `taskonomy_lists.classes`
 * ``normal``: v/255·2 − 1 per channel, x right, y down, z away from the camera
 * ``principal_curvature``: channels 0 and 1, (v − 127)/127 clipped to [-1, 1]
 * ``reshading``: grey, v/255
@@ -40,10 +40,11 @@ _ONE = {  # uint16 domains: the code of 1.
 
 
 def vector(file: images.File, domain: str) -> np.ndarray:
-    """The numbers of a class task's file, (N,); `DataError` if it holds anything else."""
+    """The numbers of a class task's file, (N,) or (1, N); `DataError` if it holds others."""
     expected = "a .npy vector of probabilities"
     try:
         values = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+        values = values[0] if values.ndim == 2 and len(values) == 1 else values
     except Exception as error:  # NumPy raises many types on damaged input.
         found = f"{type(error).__name__}: {error}"
         raise images.bad(file, domain, expected, found) from error

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from vcmjax.data.taskonomy_lists import KEPT_OBJECTS
+from vcmjax.data.taskonomy_lists import KEPT_OBJECTS, KEPT_PLACES
 from vcmjax.tasks import OBJECT_CLASSES, ROOM_CLASSES
 
 _PER_METRE = 512
 _INVALID = 65535
-KEPT_PLACES = range(5, 320, 5)
-"""63 of 365, as many as Taskonomy keeps; 0 is not among them."""
 
 
 def encode(

@@ -50,13 +50,16 @@ class Member(NamedTuple):
         return f"{self.tar}/{self.name}"
 
     def read_bytes(self) -> bytes:
-        """The member's content; shorter if the tar has been cut since it was indexed."""
+        """The member's content; `OSError` if the tar is gone or has been cut since indexed."""
         # Opened anew for each read: a copy has more tars than a process may hold open.
         descriptor = os.open(self.tar, os.O_RDONLY)
         try:
-            return os.pread(descriptor, self.size, self.offset)
+            content = os.pread(descriptor, self.size, self.offset)
         finally:
             os.close(descriptor)
+        if len(content) < self.size:
+            raise OSError(f"the tar ends after {len(content)} of its {self.size} bytes")
+        return content
 
 
 class Place(NamedTuple):

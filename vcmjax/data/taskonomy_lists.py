@@ -1,7 +1,7 @@
-"""The lists that are published with Taskonomy: buildings of each split, classes that are kept.
+"""The lists that are published with Taskonomy: buildings of each split, names of classes.
 
 They are looked for in the data set's own folder. ``train_val_test_SUBSET.csv`` and, in
-``taskbank/lib/data``, the lists of classes come with Taskonomy's repository
+``taskbank/lib/data`` and beside, the names of classes come with Taskonomy's repository
 (github.com/StanfordVL/taskonomy).
 """
 
@@ -20,6 +20,17 @@ from vcmjax.tasks import Task
 
 SUBSETS = ("tiny", "medium", "full", "fullplus")
 SPLITS = ("train", "val", "test")
+
+KEPT_PLACES = (
+    3, 23, 25, 26, 28, 37, 43, 45, 51, 52, 56, 61, 63, 88, 89, 93, 95, 100, 102, 106, 121, 124,
+    126, 129, 131, 133, 135, 156, 165, 176, 177, 179, 182, 203, 208, 215, 217, 228, 240, 241, 244,
+    246, 248, 253, 255, 264, 269, 280, 281, 282, 285, 298, 303, 311, 317, 318, 328, 332, 343, 346,
+    352, 358, 363,
+)  # fmt: skip
+"""The 63 homes and workplaces among the 365 of Places on which Taskonomy's network was trained.
+
+They stand in its training code; its ``places_class_to_keep.txt`` marks only the 31 homes of them.
+"""
 
 KEPT_OBJECTS = (
     401, 402, 409, 412, 414, 430, 431, 435, 453, 462, 463, 470, 478, 487, 488, 492, 495, 504, 505,
@@ -48,33 +59,28 @@ class Classes(NamedTuple):
 def classes(root: Path, task: Task, length: int) -> Classes:
     """What to make of vectors of `length`; `task` as it is for vectors of its own length.
 
-    365 numbers in class_scene are Places' classes: 63 are kept by ``places_class_to_keep.txt`` and
-    numbered anew, with names from ``places_class_names.txt`` if it is there. 1000 numbers in
-    class_object are ImageNet's: `KEPT_OBJECTS` are kept, under ImageNet's numbers as the released
-    network has 1000 outputs, with names from ``imagenet_selected_classes.txt`` if it is there.
+    365 numbers in class_scene are Places' classes: `KEPT_PLACES` are kept and numbered anew, with
+    names from ``places_class_names.txt`` if it is there. 1000 numbers in class_object are
+    ImageNet's: `KEPT_OBJECTS` are kept, under ImageNet's numbers as the released network has 1000
+    outputs, with names from ``imagenet_selected_classes.txt`` if it is there.
 
     Raises:
-      DataError: A list is missing or does not fit.
+      DataError: A list does not fit.
     """
     if (task.name, length) == ("class_scene", 365):
-        path = root / "places_class_to_keep.txt"
-        flags = _lines(path, task.name, length, "one 0 or 1 for each of Places' classes")
-        if not set(flags) <= {"0", "1"} or "1" not in flags:
-            found = f"{sorted(set(flags))[:4]}"
-            raise images.bad(path, task.name, "lines of 0 and 1, some 1", found, _REMEDY)
-        kept = np.flatnonzero(np.array(flags) == "1")
+        kept = np.array(KEPT_PLACES)
         names = [f"place {i}" for i in range(length)]
         if (path := root / "places_class_names.txt").is_file():
             names = [line.strip("'") for line in _lines(path, task.name, length, "names")]
-        task = Task(task.name, "class", len(kept), tuple(names[i] for i in kept))
-        return Classes(task, length, kept, np.arange(len(kept)))
+        task = Task(task.name, "class", kept.size, tuple(names[i] for i in kept))
+        return Classes(task, length, kept, np.arange(kept.size))
     if (task.name, length) == ("class_object", 1000):
         kept = np.array(KEPT_OBJECTS)
         names = [f"class {i}" for i in range(length)]
         if (path := root / "imagenet_selected_classes.txt").is_file():
-            lines = sorted(_lines(path, task.name, len(kept), "WordNet id and names"))
+            lines = sorted(_lines(path, task.name, kept.size, "WordNet id and names"))
             if zlib.crc32(" ".join(line.split()[0] for line in lines).encode()) != _KEPT_IDS_CRC:
-                expected = f"the WordNet ids of Taskonomy's {len(kept)} classes"
+                expected = f"the WordNet ids of Taskonomy's {kept.size} classes"
                 raise images.bad(path, task.name, expected, "others", _REMEDY)
             for place, line in zip(KEPT_OBJECTS, lines, strict=True):
                 names[place] = line.partition(" ")[2].split(",")[0]
@@ -83,7 +89,7 @@ def classes(root: Path, task: Task, length: int) -> Classes:
     return Classes(task, task.channels, every, every)
 
 
-_REMEDY = "Copy the file anew from taskbank/lib/data of Taskonomy's repository."
+_REMEDY = "Copy the file anew from Taskonomy's repository, or take it away: classes go unnamed."
 
 
 def _lines(path: Path, domain: str, count: int, content: str) -> list[str]:
@@ -91,8 +97,6 @@ def _lines(path: Path, domain: str, count: int, content: str) -> list[str]:
     expected = f"{count} lines, {content}"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise images.bad(path, domain, expected, "no file", _REMEDY) from None
     except (OSError, UnicodeDecodeError) as error:
         raise images.bad(path, domain, expected, str(error), _REMEDY) from error
     lines = [line.strip() for line in lines if line.strip()]
