@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vcmjax.data import loader, store
@@ -69,6 +69,7 @@ def test_files_are_plain_npy_with_the_examples_and_their_crc32(root):
     assert len(content(root)) == 1 + 4 * 3
 
 
+@settings(max_examples=50)
 @given(
     count=st.integers(1, 12),
     shard=st.integers(1, 15),
@@ -120,10 +121,10 @@ def check_batch(batch):
 
 
 def test_threads_may_read_at_once(root):
-    make(root, count=300)
+    make(root, count=60)
     opened = open_store(root)
     with ThreadPoolExecutor(8) as pool:
-        for i, example in enumerate(pool.map(opened.__getitem__, range(300))):
+        for i, example in enumerate(pool.map(opened.__getitem__, range(60))):
             np.testing.assert_array_equal(example["feature"], values(i, i + 1)["feature"][0])
 
 
