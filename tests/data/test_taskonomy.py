@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from vcmjax.data.rooms import Rooms, write_taskonomy
-from vcmjax.data.taskonomy import TASKS, Taskonomy, buildings
+from vcmjax.data.taskonomy import TASKS, Taskonomy
+from vcmjax.data.taskonomy_lists import KEPT_OBJECTS
 from vcmjax.errors import DataError, UsageError
-from vcmjax.tasks import VOID
+from vcmjax.tasks import ROOMS, VOID
 
 CSV = "id,train,val,test\rhanson,1,0,0\rwiconisco,0,1,0\rihlen,0,0,1"  # As published: bare CR.
 LAYOUTS = {
@@ -112,29 +113,121 @@ def test_reshading_of_any_mode_decodes_alike(tmp_path, mode):
     np.testing.assert_allclose(one(tmp_path, "reshading")["reshading"], expected, atol=1e-6)
 
 
-def test_official_class_vectors_set_the_number_of_classes(tmp_path):
+def invalidate(root, domain, mask, name="depth_zbuffer"):
+    """Writes `mask` (True: no surface) as the mask of the first view, and all else valid."""
+    valid, invalid = (np.uint16(9), np.uint16(65535)) if "depth" in name else np.uint8([255, 0])
+    Image.fromarray(np.where(mask, invalid, valid)).save(path(root, "hanson", 0, name))
+    return one(root, domain)[domain]
+
+
+@pytest.mark.parametrize("name", ["depth_zbuffer", "mask_valid"])
+@pytest.mark.parametrize("domain", [d for d in PIXELS if d not in ("rgb", "segment_semantic")])
+def test_dense_labels_are_nan_exactly_where_there_is_no_surface(tmp_path, domain, name):
+    mask = np.random.default_rng(0).random((SIDE, SIDE)) < 0.3
+    label = invalidate(write(tmp_path), domain, mask, name)
+    np.testing.assert_array_equal(np.isnan(label), np.broadcast_to(mask[..., None], label.shape))
+
+
+def test_mask_file_is_believed_before_depth_and_without_either_nothing_is_masked(tmp_path):
     write(tmp_path)
-    for point in (0, 9, 10):
-        np.save(path(tmp_path, "hanson", point, "class_scene"), np.eye(365)[200])
-    source = Taskonomy(tmp_path, "train", ["class_scene"])
-    assert source.tasks["class_scene"].channels == 365 and int(source[0]["class_scene"]) == 200
+    everywhere = np.ones((SIDE, SIDE), bool)
+    assert np.isnan(invalidate(tmp_path, "normal", everywhere)).all()
+    assert np.isfinite(invalidate(tmp_path, "normal", ~everywhere, "mask_valid")).all()
+    for domain in ("mask_valid", "depth_zbuffer"):
+        path(tmp_path, "hanson", 0, domain).unlink()
+    assert np.isfinite(one(tmp_path, "normal")["normal"]).all()
 
 
-def test_rooms_written_as_files_read_back_to_within_the_encoding_step(tmp_path):
+def test_segments_are_not_masked_by_depth(tmp_path):
+    invalidate(write(tmp_path), "normal", np.ones((SIDE, SIDE), bool))
+    ids = PIXELS["segment_semantic"]
+    label = one(tmp_path, "segment_semantic")["segment_semantic"]
+    np.testing.assert_array_equal(label == VOID, ids == 0)
+
+
+def test_masks_shrink_like_the_label_they_mask(tmp_path):
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[2, 2] = mask[:4, 4:] = True  # The pixel sampled for the first of 2x2; the second block.
+    invalidate(write(tmp_path), "normal", mask)
+    small = one(tmp_path, "normal", "reshading", size=2)
+    np.testing.assert_array_equal(np.isnan(small["normal"][..., 0]), [[1, 1], [0, 0]])
+    np.testing.assert_array_equal(np.isnan(small["reshading"][..., 0]), [[0, 1], [0, 0]])
+    grey = CODES[:4, :4, 0][~mask[:4, :4]] / 255
+    np.testing.assert_allclose(small["reshading"][0, 0, 0], grey.mean(), rtol=1e-6)
+
+
+def test_edges_map_their_published_range_to_one(tmp_path):
+    write(tmp_path)
+    codes = np.zeros((SIDE, SIDE), np.uint16)
+    codes[0, :4] = [0, 2621, 5243, 65535]
+    for domain in ("edge_texture", "edge_occlusion"):
+        Image.fromarray(codes).save(path(tmp_path, "hanson", 0, domain))
+    path(tmp_path, "hanson", 0, "depth_zbuffer").unlink()
+    example = one(tmp_path, "edge_texture", "edge_occlusion")
+    texture, occlusion = (example[name][0, :4, 0] for name in ("edge_texture", "edge_occlusion"))
+    np.testing.assert_allclose(texture, [0, 2621 / 5242.88, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(occlusion, codes[0, :4] / 409.6, rtol=1e-6)
+
+
+STEP = {"normal": 2 / 255, "reshading": 1 / 255, "principal_curvature": 1 / 127}
+STEP |= {"depth_zbuffer": 1 / 512, "depth_euclidean": 1 / 512}
+
+
+@pytest.mark.parametrize("official", [False, True])
+@pytest.mark.parametrize("quirks", [False, True])
+@pytest.mark.parametrize("tar", [False, True])
+def test_rooms_read_back_to_within_the_encoding_step(tmp_path, tar, quirks, official):
     rooms = {"train": Rooms("train", 3, 32, 1), "test": Rooms("test", 1, 32, 1)}
-    write_taskonomy(tmp_path, rooms)
-    step = {"normal": 2 / 255, "reshading": 1 / 255, "principal_curvature": 1 / 127}
-    step |= {"depth_zbuffer": 1 / 512, "depth_euclidean": 1 / 512}
+    write_taskonomy(tmp_path, rooms, tar=tar, quirks=quirks, official_classes=official)
+    assert tar == (not any(tmp_path.rglob("*.png")))
     for split, room in rooms.items():
-        source = Taskonomy(tmp_path, split, list(TASKS), size=None)
+        source = Taskonomy(tmp_path, split, [*ROOMS, "depth_zbuffer", "depth_euclidean"], None)
         assert len(source) == len(room)
         for index, (_, point, _) in enumerate(source.views):
             read, made = source[index], room[point]
-            assert read.keys() == made.keys()
-            for name in made:
-                assert read[name].dtype == made[name].dtype
-                atol = step.get(name, 0) * 0.501 + 1e-6 * (name in step)
-                np.testing.assert_allclose(read[name], made[name], rtol=0, atol=atol)
+            assert {k: v.dtype for k, v in read.items()} == {k: v.dtype for k, v in made.items()}
+            odd = quirks and point % 2 == 0
+            for name, step in STEP.items():
+                if odd:
+                    made[name][:8, :8] = np.nan
+                np.testing.assert_allclose(read[name], made[name], rtol=0, atol=0.501 * step + 1e-6)
+            if odd:
+                made["segment_semantic"][:8, :8] = VOID
+                error = np.abs(read.pop("image").astype(float) - made["image"])
+                assert 0 < error.mean() < 8  # JPEG.
+            if official:
+                made["class_object"] = KEPT_OBJECTS[made["class_object"]]
+            for name in read.keys() - STEP.keys():
+                np.testing.assert_array_equal(read[name], made[name])
+        assert source.tasks["class_scene"].channels == (63 if official else 10)
+        assert source.tasks["class_object"].channels == (1000 if official else 16)
+
+
+def test_vectors_with_a_leading_axis_of_one_are_read(tmp_path):
+    write(tmp_path)
+    np.save(path(tmp_path, "hanson", 0, "class_scene"), -np.eye(10)[None, 3])
+    assert one(tmp_path, "class_scene")["class_scene"] == 0
+    np.save(path(tmp_path, "hanson", 0, "class_scene"), np.eye(10)[None, 3])
+    assert one(tmp_path, "class_scene")["class_scene"] == 3
+
+
+def test_drawn_views_are_a_prefix_of_a_larger_draw_and_all_if_there_are_fewer(tmp_path):
+    write(tmp_path, points=range(20))
+
+    def drawn(count, seed=0):
+        return Taskonomy(tmp_path, "train", ["normal"], 8, count=count, seed=seed).views
+
+    every = Taskonomy(tmp_path, "train", ["normal"], 8).views
+    assert drawn(7) == drawn(7) == drawn(20)[:7] == drawn(99)[:7]
+    assert sorted(drawn(99)) == every and drawn(99) != every
+    assert drawn(7) != drawn(7, seed=1)
+    assert {view for seed in range(60) for view in drawn(1, seed)} > set(every[:3])
+
+
+@pytest.mark.parametrize("bad", [{"count": 0}, {"seed": -1}, {"subset": "huge"}])
+def test_draw_or_subset_out_of_range_raises_usage_error(tmp_path, bad):
+    with pytest.raises(UsageError, match=next(iter(bad))):
+        Taskonomy(write(tmp_path), "train", ["normal"], **bad)
 
 
 def test_splits_share_no_building(tmp_path):
@@ -190,15 +283,8 @@ def test_split_without_views_raises_data_error(tmp_path):
 def test_missing_root_and_list_of_buildings_raise_data_error(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         Taskonomy("nowhere", "train", ["normal"])
-    (write(tmp_path) / "splits.csv").unlink()
-    with pytest.raises(DataError, match=r"splits.csv: no such file; .* train_val_test_tiny.csv"):
-        Taskonomy(tmp_path, "train", ["normal"])
-
-
-def test_list_of_buildings_of_other_form_raises_data_error(tmp_path):
-    (tmp_path / "splits.csv").write_text("name,split\nhanson,train\n")
-    with pytest.raises(DataError, match="header `id,train,val,test`, found name,split"):
-        buildings(tmp_path / "splits.csv", "train")
+    with pytest.raises(DataError, match=r"no.csv: no such file; .* train_val_test_tiny.csv"):
+        Taskonomy(write(tmp_path), "train", ["normal"], splits=tmp_path / "no.csv")
 
 
 def test_unknown_task_raises_usage_error_with_choices(tmp_path):

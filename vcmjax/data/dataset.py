@@ -1,14 +1,15 @@
 """A data set by name: the procedural rooms, a Taskonomy copy, or a folder of labelled images."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vcmjax.data import taskonomy
 from vcmjax.data.folder import Folder, describe
 from vcmjax.data.loader import Source
 from vcmjax.data.rooms import Rooms
-from vcmjax.data.taskonomy import TASKS, Taskonomy
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import ROOMS, Task
 
@@ -42,7 +43,16 @@ def rooms(counts: tuple[int, int, int], size: int, seed: int = 0) -> Dataset:
     )
 
 
-def directory(root: Path, size: int, tasks: Sequence[str] = (), void: int | None = None) -> Dataset:
+def directory(
+    root: Path,
+    size: int,
+    tasks: Sequence[str] = (),
+    void: int | None = None,
+    *,
+    subset: str | None = None,
+    counts: tuple[int, int, int] | None = None,
+    seed: int = 0,
+) -> Dataset:
     """A Taskonomy copy (it has an ``rgb`` domain), or a folder as `Folder` reads it.
 
     Args:
@@ -50,6 +60,9 @@ def directory(root: Path, size: int, tasks: Sequence[str] = (), void: int | None
       size: Side to which images are resized, in pixels.
       tasks: Domains to read of a Taskonomy copy; a folder has one task.
       void: Class index that is not scored, besides 255.
+      subset: Of a Taskonomy copy, the official subset by whose list its buildings are split.
+      counts: Of a Taskonomy copy, how many views of train, val and test to draw; None takes all.
+      seed: Of that draw.
 
     Raises:
       DataError: `root` is not such a folder.
@@ -58,14 +71,18 @@ def directory(root: Path, size: int, tasks: Sequence[str] = (), void: int | None
     if not root.is_dir():
         raise DataError(f"--data {root}: no such folder; expected 'rooms' or a folder of images.")
     identity = f"{root.resolve().name}-{_listing_digest(root)}-{size}-{void}"
-    if any(root.glob("rgb/")) or any(root.glob("*_rgb/")) or any(root.glob("*/rgb/")):
+    if taskonomy.is_copy(root):
         names = tuple(tasks) or tuple(ROOMS)
-        check_tasks(names, TASKS, root.name)
+        check_tasks(names, taskonomy.TASKS, root.name)
+        number = dict(zip(SPLITS, counts or (None, None, None), strict=True))
+        drawn = f"-{'-'.join(map(str, counts))}-{seed}" if counts else ""
         return Dataset(
             root.resolve().name,
-            {name: TASKS[name] for name in names},
-            lambda split: Taskonomy(root, split, names, size),
-            identity,
+            taskonomy.describe(root, names),
+            lambda split: taskonomy.Taskonomy(
+                root, split, names, size, subset=subset, count=number[split], seed=seed
+            ),
+            f"{identity}-{subset}{drawn}",
         )
     task = describe(root, void)
     check_tasks(tasks, {task.name: task}, root.name)
@@ -89,10 +106,12 @@ def check_tasks(names: Sequence[str], known: dict[str, Task], where: str) -> Non
 def _listing_digest(root: Path) -> str:
     """Digest of every file's name, size and time, so that a changed folder is read anew."""
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            state = path.stat()
-            digest.update(
-                f"{path.relative_to(root)}\0{state.st_size}\0{state.st_mtime_ns}\n".encode()
-            )
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner.sort()
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                state = os.stat(path)
+                name = os.path.relpath(path, root)
+                digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:12]

@@ -1,9 +1,10 @@
 """Decoding and resizing of image files, with errors that name the file and the remedy."""
 
-from pathlib import Path
+import io
+from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vcmjax.errors import DataError
 
@@ -11,31 +12,43 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", 
 """Names by which a file in an image folder counts as an image."""
 
 
-def bad(path: Path, domain: str, expected: str, found: str, remedy: str = "") -> DataError:
+class File(Protocol):
+    """What can be decoded: a `Path`, or a member of a tar. Its ``str`` names it in messages."""
+
+    def read_bytes(self) -> bytes:
+        """The whole content."""
+
+
+def bad(path: object, domain: str, expected: str, found: str, remedy: str = "") -> DataError:
     """The one form of error about a file: which, of what domain, expected, found, remedy."""
     remedy = remedy or "Replace it, or leave such examples out with --skip-bad."
     return DataError(f"{path}: {domain}: expected {expected}, found {found}. {remedy}")
 
 
-def load(path: Path, domain: str) -> Image.Image:
+def load(path: File, domain: str) -> Image.Image:
     """Decodes a whole image file; the format is told by its content, not its name.
 
     Raises:
       DataError: The file is missing, not an image, or truncated.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        data = path.read_bytes()
     except FileNotFoundError:
         raise bad(path, domain, "an image", "no file") from None
+    except OSError as error:
+        raise bad(path, domain, "an image", f"that it cannot be read ({error})") from error
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return image
+    except UnidentifiedImageError:  # Its message would name the buffer.
+        raise bad(path, domain, "an image", f"{len(data)} bytes that do not decode") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged input.
-        size = path.stat().st_size if path.exists() else 0
-        found = f"{size} bytes that do not decode ({type(error).__name__}: {error})"
+        found = f"{len(data)} bytes that do not decode ({type(error).__name__}: {error})"
         raise bad(path, domain, "an image", found) from error
 
 
-def to_rgb(image: Image.Image, path: Path, domain: str) -> Image.Image:
+def to_rgb(image: Image.Image, path: File, domain: str) -> Image.Image:
     """Converts grey, palette, RGBA (alpha dropped), CMYK and 16-bit grey images to 8-bit RGB.
 
     Raises:
@@ -53,7 +66,7 @@ def to_rgb(image: Image.Image, path: Path, domain: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_ids(image: Image.Image, path: Path, domain: str) -> np.ndarray:
+def to_ids(image: Image.Image, path: File, domain: str) -> np.ndarray:
     """Reads class indices: the raw 8-bit values, of a palette image the palette indices.
 
     Returns:
@@ -76,7 +89,7 @@ def to_ids(image: Image.Image, path: Path, domain: str) -> np.ndarray:
     return ids.astype(np.uint8)
 
 
-def check_ids(ids: np.ndarray, classes: int, void: int, path: Path, domain: str, remedy: str = ""):
+def check_ids(ids: np.ndarray, classes: int, void: int, path: File, domain: str, remedy: str = ""):
     """Raises `DataError` where an index is neither below `classes` nor `void`."""
     stray = ids[(ids >= classes) & (ids != void)]
     if stray.size:
@@ -84,7 +97,7 @@ def check_ids(ids: np.ndarray, classes: int, void: int, path: Path, domain: str,
         raise bad(path, domain, expected, f"{stray.max()} ({stray.size} such pixels)", remedy)
 
 
-def check_size(label: tuple[int, int], image: tuple[int, int], path: Path, domain: str):
+def check_size(label: tuple[int, int], image: tuple[int, int], path: File, domain: str):
     """Raises `DataError` unless both (width, height) agree."""
     if label != image:
         expected = f"its image's size {image[0]}x{image[1]}"

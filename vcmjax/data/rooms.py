@@ -5,24 +5,27 @@ ray casting, in building styles that no two splits share. Label conventions foll
 files; `write_taskonomy` writes them.
 """
 
+import contextlib
 import csv
+import functools
+import io
 import operator
-from collections.abc import Iterator
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import SupportsIndex
 
 import numpy as np
-from PIL import Image
 
 from vcmjax.data import rooms_render as render
 from vcmjax.data import rooms_scene, rooms_shade
 from vcmjax.data.rooms_style import STYLES, Draw, building
+from vcmjax.data.taskonomy_encode import encode
 from vcmjax.errors import DataError, UsageError
-from vcmjax.tasks import OBJECT_CLASSES, ROOM_CLASSES, SEGMENT_CLASSES
+from vcmjax.tasks import SEGMENT_CLASSES
 
 _SPLITS = tuple(STYLES)
-_DEPTH_UNIT = 512  # per metre, in Taskonomy's files
-_INVALID = 65535
 
 
 def _check_split(split: str) -> None:
@@ -165,23 +168,14 @@ class Rooms:
         return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
-def _files(view: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    """Domain and stored array of each of a room's files."""
-    yield "rgb", view["image"]
-    yield "normal", np.rint((view["normal"] + 1) / 2 * 255).astype(np.uint8)
-    grey = np.rint(view["reshading"] * 255).astype(np.uint8)
-    yield "reshading", np.repeat(grey, 3, axis=2)
-    curvature = np.rint(127 + 127 * view["principal_curvature"]).astype(np.uint8)
-    yield "principal_curvature", np.pad(curvature, ((0, 0), (0, 0), (0, 1)))
-    yield "segment_semantic", view["segment_semantic"] + np.uint8(1)
-    for domain in ("depth_zbuffer", "depth_euclidean"):
-        units = np.rint(view[domain][..., 0] * _DEPTH_UNIT)
-        yield domain, np.where(units < _INVALID, units, _INVALID).astype(np.uint16)
-    for domain, classes in (("class_scene", ROOM_CLASSES), ("class_object", OBJECT_CLASSES)):
-        yield domain, np.eye(len(classes), dtype=np.float32)[view[domain]]
-
-
-def write_taskonomy(root: Path, sources: dict[str, Rooms]) -> None:
+def write_taskonomy(
+    root: Path,
+    sources: dict[str, Rooms],
+    *,
+    tar: bool = False,
+    quirks: bool = False,
+    official_classes: bool = False,
+) -> None:
     """Write rooms as files in Taskonomy's layout and encoding.
 
     ``DOMAIN/BUILDING/point_P_view_0_domain_DOMAIN.png`` (``.npy`` for the class domains), one
@@ -189,10 +183,19 @@ def write_taskonomy(root: Path, sources: dict[str, Rooms]) -> None:
     val, test. normal is ``round((n + 1) / 2 * 255)``; reshading grey stored as RGB in 1/255;
     principal_curvature ``round(127 + 127 v)`` in two channels and a third of zeros;
     segment_semantic id + 1; depths uint16 in 1/512 m, 65535 invalid; classes one-hot float32.
+    Taskonomy's edge domains are left out: they come of its own filters, not of the geometry.
 
     Args:
       root: Folder to write to; made if missing.
       sources: Split name to source.
+      tar: Pack ``BUILDING_DOMAIN.tar`` with members ``DOMAIN/point_...`` instead.
+      quirks: As copies have been seen: segments in files ``..._domain_segmentsemantic.png``; and
+        of each room of even index, rgb as JPEG inside ``.png``, normal as RGBA, reshading as
+        16-bit grey, segments with a palette, and segments uncertain (0) and depths invalid in the
+        upper left quarter of rows and columns.
+      official_classes: Vectors of 365 and 1000 numbers, of which the largest is of no kept class.
+        Room class i is put at `taskonomy_lists.KEPT_PLACES`[i] and object class i at
+        `KEPT_OBJECTS`[i].
 
     Raises:
       DataError: A key of `sources` is not its source's split.
@@ -203,21 +206,51 @@ def write_taskonomy(root: Path, sources: dict[str, Rooms]) -> None:
                 f"write_taskonomy: `sources` gives {name!r} rooms of the split {source.split!r}; "
                 "expected the same name, or buildings of one split would be listed in another."
             )
-    used: dict[str, str] = {}
+    root.mkdir(parents=True, exist_ok=True)
+    buildings: dict[tuple[str, str], list[int]] = defaultdict(list)
     for name, source in sources.items():
         for index in range(len(source)):
-            building_name = f"style{style_of(name, index, source.seed):02d}"
-            used[building_name] = name
-            for domain, stored in _files(source[index]):
-                folder = root / domain / building_name
-                folder.mkdir(parents=True, exist_ok=True)
-                stem = folder / f"point_{index}_view_0_domain_{domain}"
-                if domain.startswith("class_"):
-                    np.save(stem.with_suffix(".npy"), stored)
-                else:
-                    Image.fromarray(stored).save(stem.with_suffix(".png"))
+            style = style_of(name, index, source.seed)
+            buildings[f"style{style:02d}", name].append(index)
+    for (building_name, name), indices in buildings.items():
+        with contextlib.ExitStack() as tars:
+            put = _tars(root, building_name, tars) if tar else _folders(root, building_name)
+            for index in indices:
+                odd = quirks and index % 2 == 0
+                for domain, content in encode(sources[name][index], odd, official_classes):
+                    word = domain.replace("_", "") if quirks and "segment" in domain else domain
+                    ending = "npy" if domain.startswith("class_") else "png"
+                    put(domain, f"point_{index}_view_0_domain_{word}.{ending}", content)
     with open(root / "splits.csv", "w", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("id", *_SPLITS))
-        for building_name in sorted(used):
-            rows.writerow((building_name, *(int(used[building_name] == s) for s in _SPLITS)))
+        for building_name, name in sorted(buildings):
+            rows.writerow((building_name, *(int(name == split) for split in _SPLITS)))
+
+
+def _folders(root: Path, building_name: str) -> Callable[[str, str, bytes], None]:
+    """Writer of (domain, file name, content) into folders."""
+
+    def put(domain: str, name: str, content: bytes) -> None:
+        folder = root / domain / building_name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return put
+
+
+def _tars(
+    root: Path, building_name: str, stack: contextlib.ExitStack
+) -> Callable[[str, str, bytes], None]:
+    """Writer of (domain, file name, content) into one tar per domain, which `stack` closes."""
+
+    @functools.cache
+    def opened(domain: str) -> tarfile.TarFile:
+        return stack.enter_context(tarfile.open(root / f"{building_name}_{domain}.tar", "w"))
+
+    def put(domain: str, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(f"{domain}/{name}")
+        member.size = len(content)
+        opened(domain).addfile(member, io.BytesIO(content))
+
+    return put

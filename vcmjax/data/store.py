@@ -94,13 +94,15 @@ class Store:
         return [shard for shard in range(self.shards) if self._path(shard).exists()]
 
     def _read(self, name: str, shard: int, row: int, rows: int) -> np.ndarray:
-        """Rows of a file whose form `_check` has seen: the numbers are at its end."""
-        (start, stop), (shape, dtype) = self.span(shard), self.arrays[name]
+        """Some rows of a file whose form `_check` has seen."""
+        shape, dtype = self.arrays[name]
         path, size = self._path(shard) / f"{name}.npy", math.prod(shape)
         try:
-            after = (stop - start - row) * size * np.dtype(dtype).itemsize
-            offset = path.stat().st_size - after
-            return np.fromfile(path, dtype, rows * size, offset=offset).reshape(rows, *shape)
+            with open(path, "rb") as file:
+                head = file.read(10)
+                begin = 10 + int.from_bytes(head[8:], "little")  # the format 1.0 of .npy
+                file.seek(begin + row * size * np.dtype(dtype).itemsize)
+                return np.fromfile(file, dtype, rows * size).reshape(rows, *shape)
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not readable ({error}); {_REMAKE}.") from None
 
@@ -116,7 +118,7 @@ class Store:
                     raise ValueError(f"expected {stop - start} x {shape} {dtype}")
                 if found.offset + found.nbytes != path.stat().st_size:
                     raise ValueError("longer than its array")
-                if checksums and zlib.crc32(path.read_bytes()) != crcs[name]:
+                if checksums and zlib.crc32(path.read_bytes()) != crcs.get(name):
                     raise ValueError("not the bytes that were written")
         except Exception as error:  # np.load raises whatever it likes about hostile headers
             raise DataError(f"{path}: damaged ({error}); {_REMAKE}.") from None
@@ -220,9 +222,9 @@ def write(
         raise UsageError(f"write: shards: expected (0..n-1, n), found {shards}.")
     try:
         typed = {name: (tuple(shape), np.dtype(dt).name) for name, (shape, dt) in arrays.items()}
-        store = Store(Path(directory), identity, count, shard_size, typed, dict(about))
-        text = json.dumps({"format": 1, **vars(store), "directory": None}, indent=1)
-        _parse(store.directory, json.loads(text))
+        said = {"format": 1, "identity": identity, "count": count, "shard_size": shard_size}
+        text = json.dumps(said | {"arrays": typed, "about": dict(about)}, indent=1)
+        store = _parse(Path(directory), json.loads(text))
     except (TypeError, ValueError) as error:
         raise UsageError(f"write: {error}.") from None
     with _writing(store.directory):
@@ -298,7 +300,9 @@ def _write_shard(path: Path, arrays: dict[str, np.ndarray]) -> None:
         aside.mkdir()
         for name, array in arrays.items():
             with _synced(aside / f"{name}.npy") as file:
-                np.save(file, array, allow_pickle=False)
+                form = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(file, form)
+                file.write(array.data)  # np.save may lose the last bytes unnoticed on a full disk
         with _synced(aside / _CHECKSUMS) as file:
             crcs = {name: zlib.crc32((aside / f"{name}.npy").read_bytes()) for name in arrays}
             file.write(json.dumps(crcs, indent=1).encode())
