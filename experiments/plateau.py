@@ -21,6 +21,7 @@ from experiments import harness, task_data, task_networks
 from experiments.study import PRIORS, Study
 from vcmjax.coding import range_coder, tfc
 from vcmjax.data import dataset
+from vcmjax.data.taskonomy_lists import SUBSETS
 from vcmjax.errors import UsageError, VcmError
 from vcmjax.evaluate import plots, tables
 from vcmjax.tasks import TABLE_3
@@ -40,6 +41,8 @@ class Config:
       methods: Those compared with Original; without control, the plateau is relative to Original.
       counts: Images in train, val and test; empty for all there are, of the rooms for `ROOMS`.
         Fewer than a Taskonomy copy has are drawn from it at random; other folders are used whole.
+      subset: Official subset of Taskonomy by whose list buildings are split; empty for the smallest
+        that has all buildings found.
       size: Image side in pixels.
       lams: λ grid, ascending; empty for the task's own (`LAMS`).
       separate: One model per λ, as the paper has it, instead of one conditioned on λ.
@@ -63,6 +66,7 @@ class Config:
     tasks: tuple[str, ...] = ("segment_semantic",)
     methods: tuple[str, ...] = ("control", "hyperprior", "ours")
     counts: tuple[int, int, int] | tuple[()] = ()
+    subset: str = ""
     size: int = 128
     lams: tuple[float, ...] = ()
     separate: bool = False
@@ -197,7 +201,12 @@ def open_data(config: Config) -> dataset.Dataset:
         data = dataset.rooms(config.counts or ROOMS, config.size)
     else:
         data = dataset.directory(
-            Path(config.data), config.size, config.tasks, config.void, config.counts or None
+            Path(config.data),
+            config.size,
+            config.tasks,
+            config.void,
+            subset=config.subset or None,
+            counts=config.counts or None,
         )
     dataset.check_tasks(config.tasks, data.tasks, data.name)
     return data
@@ -262,6 +271,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         metavar=("TRAIN", "VAL", "TEST"),
         help="images per split, of the rooms or drawn from a Taskonomy copy",
     )
+    parser.add_argument("--subset", choices=SUBSETS, help="official subset of a Taskonomy copy")
     parser.add_argument("--batch", type=int, help="images per optimiser step, over all devices")
     parser.add_argument("--lams", nargs="+", type=float, help="λ grid")
     parser.add_argument("--seed", type=int, help="first training seed")
@@ -299,6 +309,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         "data": options.data,
         "networks": options.networks,
         "size": options.size or (256 if options.networks else None),
+        "subset": options.subset,
         "counts": options.counts and tuple(options.counts),
         "batch": options.batch,
         "methods": options.methods and tuple(dict.fromkeys(options.methods)),

@@ -278,6 +278,9 @@ class Study:
         options = loop.Options(self.steps, self.batch, self.learning_rate, chunk=chunk)
         shape = split.feature.shape[1:]
         codecs = [FeatureCodec(shape, prior, lams_, latent_channels, stride) for lams_ in ranges]
+        weights = None
+        if task.kind == "segment" and self.target != "network":
+            weights = losses.class_weights(task, task_data.some_labels(at.train))
         # Separate models of one method differ in λ alone, which training takes from `runs`.
         problem = codec_training.problem(
             codecs[0],
@@ -286,6 +289,7 @@ class Study:
             self.target,
             math.prod(split.image_shape),
             at.train.array("feature")[:4096],
+            weights,
         )
         wanted = [(seed, i) for seed in self.seeds for i in range(len(ranges))]
         models = {}
@@ -312,7 +316,7 @@ class Study:
         decoded, measured = measure.reconstruction(
             model.codec, model.result.params, model.frozen, part, level, refined
         )
-        source = self.reader.source("test")
+        source = self.reader.source(at.task, "test")
         original, ours = (
             measure.prediction(at.task, at.head, feature, part.label)
             for feature in (part.feature, decoded)

@@ -61,22 +61,23 @@ class Reader:
     skip_bad: bool = False
     dtype: Any = None
     skipped: list[str] = dataclasses.field(default_factory=list)
-    _sources: dict[str, loader.Source] = dataclasses.field(default_factory=dict)
+    _sources: dict[tuple[str, str], loader.Source] = dataclasses.field(default_factory=dict)
 
-    def source(self, split: str) -> loader.Source:
+    def source(self, task: Task, split: str) -> loader.Source:
         """Examples of a split; with `skip_bad` those that can be read, the others counted once."""
-        if split not in self._sources:
-            source = self.data.open(split)
+        if (task.name, split) not in self._sources:
+            source = self.data.open(split, task.name)
             if self.skip_bad:
                 bar = lambda items, n: harness.tracked(f"checking {split}", n)(items)  # noqa: E731
                 source, bad = loader.checked(source, True, bar)
-                self.skipped += [message for _, message in bad]
-            self._sources[split] = source
-        return self._sources[split]
+                messages = dict.fromkeys(self.skipped + [message for _, message in bad])
+                self.skipped[:] = messages
+            self._sources[task.name, split] = source
+        return self._sources[task.name, split]
 
     def extract(self, task: Task, network: TaskNetwork, split: str) -> store.Store:
         """The features of a split, extracted now unless they are in the cache."""
-        source, training = self.source(split), split == "train"
+        source, training = self.source(task, split), split == "train"
         views = max(1, self.views // len(source)) if training and self.data.name != "rooms" else 1
         if task.kind == "dense":
             views = 1

@@ -22,7 +22,7 @@ from vcmjax.evaluate import measure, metrics
 from vcmjax.nets import pretrained
 from vcmjax.nets.small_hourglass import hourglass
 from vcmjax.tasks import ROOMS, Task
-from vcmjax.train import loop, task_network
+from vcmjax.train import loop, losses, task_network
 
 log = logging.getLogger("vcmjax")
 _CHUNK = 100
@@ -112,7 +112,7 @@ def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -
         }
         weights = None
         if task.kind == "segment":
-            weights = task_network.class_weights(task, np.asarray(data_of["train"].label))
+            weights = losses.class_weights(task, np.asarray(data_of["train"].label))
         encoder = None
         if task.kind == "class" and path_of(SEGMENT).exists():
             # A class label alone teaches an encoder little: scene accuracy on validation rooms was

@@ -119,15 +119,16 @@ def test_an_image_of_void_alone_costs_nothing(kind):
     assert value == 0 and np.all(np.asarray(gradient) == 0)
 
 
-def test_weights_multiply_each_pixels_cross_entropy():
+def test_weights_multiply_each_pixels_cross_entropy_by_its_class():
     output, _, label = labels("segment")
-    weight = np.random.default_rng(5).random((3, 4, 6)).astype(np.float32)
-    got = losses.to_labels(SEGMENT, jnp.asarray(output), jnp.asarray(label), jnp.asarray(weight))
+    weights = np.random.default_rng(5).random(5).astype(np.float32)
+    got = losses.to_labels(SEGMENT, jnp.asarray(output), jnp.asarray(label), weights)
     for image in range(3):
         valid = label[image] != VOID
         probability = scipy.special.softmax(output[image].astype(float), -1)
         chosen = np.take_along_axis(probability, np.where(valid, label[image], 0)[..., None], -1)
-        expected = -(weight[image] * np.log(chosen[..., 0]))[valid].mean()
+        weight = weights[np.where(valid, label[image], 0)]
+        expected = -(weight * np.log(chosen[..., 0]))[valid].mean()
         assert float(got[image]) == pytest.approx(expected, rel=1e-4)
 
 
@@ -139,3 +140,18 @@ def test_output_is_resized_to_the_labels_size():
     constant = jnp.broadcast_to(jnp.asarray([1.0, 0, 0, 0, 0]), (2, 2, 3, 5))
     got = losses.to_labels(SEGMENT, constant, jnp.asarray(label))
     np.testing.assert_allclose(got, np.log(np.exp(1) + 4) - 1, rtol=1e-5)
+
+
+def test_class_weights_go_as_one_over_the_root_of_frequency_with_mean_one():
+    counts = np.array([400, 100, 25])
+    label = np.r_[np.repeat(np.arange(3), counts), np.full(50, VOID)].astype(np.uint8)
+    weights = losses.class_weights(SEGMENT._replace(channels=4), label[None])
+    assert weights[3] == 0  # a class that never occurs
+    np.testing.assert_allclose(weights[:3] / weights[0], np.sqrt(400 / counts), rtol=1e-5)
+    assert np.average(weights[:3], weights=counts) == pytest.approx(1, rel=1e-5)
+
+
+def test_the_weight_of_a_very_rare_class_is_capped():
+    label = np.zeros((1, 1000, 1000), np.uint8)
+    label[0, 0, 0] = 1
+    assert losses.class_weights(SEGMENT._replace(channels=4), label)[1] == 10

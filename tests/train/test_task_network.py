@@ -90,18 +90,3 @@ def test_gradient_of_the_loss_is_finite_and_reaches_every_parameter(kind):
     assert recorded.shape == (len(problem.recorded),) and recorded[0] > 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), jax.tree_util.keystr(path)
-
-
-def test_class_weights_go_as_one_over_the_root_of_frequency_with_mean_one():
-    counts = np.array([400, 100, 25])
-    label = np.r_[np.repeat(np.arange(3), counts), np.full(50, VOID)].astype(np.uint8)
-    weights = task_network.class_weights(TASKS["segment"], label[None])
-    assert weights[3] == 0  # a class that never occurs
-    np.testing.assert_allclose(weights[:3] / weights[0], np.sqrt(400 / counts), rtol=1e-5)
-    assert np.average(weights[:3], weights=counts) == pytest.approx(1, rel=1e-5)
-
-
-def test_the_weight_of_a_very_rare_class_is_capped():
-    label = np.zeros((1, 1000, 1000), np.uint8)
-    label[0, 0, 0] = 1
-    assert task_network.class_weights(TASKS["segment"], label)[1] == 10

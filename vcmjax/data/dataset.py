@@ -22,13 +22,14 @@ class Dataset(NamedTuple):
     Attributes:
       name: ``rooms``, or the folder's name.
       tasks: The tasks that it labels, by name.
-      open: Split name to source; nothing is read before it is called.
+      open: ``open(split)`` gives the source of all tasks, ``open(split, name)`` that of one task, which
+        reads no labels of others where they are files of their own. Nothing is read before.
       identity: Changes when the examples do; names caches.
     """
 
     name: str
     tasks: dict[str, Task]
-    open: Callable[[str], Source]
+    open: Callable[..., Source]
     identity: str
 
 
@@ -38,7 +39,7 @@ def rooms(counts: tuple[int, int, int], size: int, seed: int = 0) -> Dataset:
     return Dataset(
         "rooms",
         ROOMS,
-        lambda split: Rooms(split, number[split], size, seed),
+        lambda split, only=None: Rooms(split, number[split], size, seed),
         f"rooms-{counts[0]}-{counts[1]}-{counts[2]}-{size}-{seed}",
     )
 
@@ -79,8 +80,14 @@ def directory(
         return Dataset(
             root.resolve().name,
             taskonomy.describe(root, names),
-            lambda split: taskonomy.Taskonomy(
-                root, split, names, size, subset=subset, count=number[split], seed=seed
+            lambda split, only=None: taskonomy.Taskonomy(
+                root,
+                split,
+                (only,) if only else names,
+                size,
+                subset=subset,
+                count=number[split],
+                seed=seed,
             ),
             f"{identity}-{subset}{drawn}",
         )
@@ -89,7 +96,7 @@ def directory(
     return Dataset(
         root.resolve().name,
         {task.name: task},
-        lambda split: Folder(root, split, size, void, task.channels),
+        lambda split, only=None: Folder(root, split, size, void, task.channels),
         identity,
     )
 

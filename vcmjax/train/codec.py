@@ -52,6 +52,7 @@ def problem(
     target: losses.Target,
     pixels: int,
     sample: jax.Array | np.ndarray,
+    weights: np.ndarray | None = None,
 ) -> Problem:
     """Training `codec` through the frozen `head`: L = bpp + λ·distortion (CVR eq. 12).
 
@@ -62,12 +63,13 @@ def problem(
       target: Distortion, see `losses.distortion`.
       pixels: Image pixels, height × width, by which bits are divided.
       sample: (N, h, w, C) features for the codec's normalisation.
+      weights: Of the classes of a segmentation, from `losses.class_weights`.
     """
 
     def distortion(output: jax.Array, feature: jax.Array, label: jax.Array) -> jax.Array:
         # Cheaper than it looks, and never stored: at full size it would fill a disk.
         reference = jax.lax.stop_gradient(head(feature))
-        return losses.distortion(task, target, head(output), reference, label)
+        return losses.distortion(task, target, head(output), reference, label, weights)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
         if not codec.prior:

@@ -8,14 +8,27 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vcmjax.tasks import VOID, Task
 
 Target = Literal["labels", "network", "mix"]
 
 
+def class_weights(task: Task, label: np.ndarray) -> np.ndarray:
+    """Weight of each class of a segmentation, 1/√frequency, of mean one over labelled pixels.
+
+    Rare classes count in the mean IoU as much as frequent ones do; weights are capped at 10.
+    """
+    counts = np.bincount(label[label != VOID], minlength=task.channels)[: task.channels]
+    weights = 1.0 / np.sqrt(np.maximum(counts, 1) / max(counts.sum(), 1))
+    weights = np.where(counts > 0, weights, 0.0)
+    weights /= max((weights * counts).sum() / max(counts.sum(), 1), 1e-9)
+    return np.minimum(weights, 10.0).astype(np.float32)
+
+
 def to_labels(
-    task: Task, output: jax.Array, label: jax.Array, weight: jax.Array | float = 1.0
+    task: Task, output: jax.Array, label: jax.Array, weights: np.ndarray | None = None
 ) -> jax.Array:
     """Cross-entropy in nats, or mean absolute error, against the label; void is left out.
 
@@ -23,7 +36,7 @@ def to_labels(
       task: Decides the form of output and label, see `vcmjax.tasks`.
       output: (B, classes), or (B, h, w, channels), resized to the label's size.
       label: (B,) int; (B, H, W) uint8 with `VOID`; or (B, H, W, channels) with NaN.
-      weight: Of each pixel's cross-entropy, broadcasting to (B, H, W).
+      weights: (classes,) of a segmentation's cross-entropy, from `class_weights`; None for ones.
     """
     if task.kind == "class":
         return -jnp.take_along_axis(jax.nn.log_softmax(output), label[:, None], axis=1)[:, 0]
@@ -34,7 +47,9 @@ def to_labels(
     valid = label != VOID
     index = jnp.where(valid, label, 0).astype(jnp.int32)[..., None]
     nats = -jnp.take_along_axis(jax.nn.log_softmax(output), index, axis=-1)[..., 0]
-    return _masked_mean(weight * nats, valid)
+    if weights is not None:
+        nats = nats * jnp.asarray(weights)[index[..., 0]]
+    return _masked_mean(nats, valid)
 
 
 def to_network(task: Task, output: jax.Array, reference: jax.Array) -> jax.Array:
@@ -51,14 +66,19 @@ def to_network(task: Task, output: jax.Array, reference: jax.Array) -> jax.Array
 
 
 def distortion(
-    task: Task, target: Target, output: jax.Array, reference: jax.Array, label: jax.Array
+    task: Task,
+    target: Target,
+    output: jax.Array,
+    reference: jax.Array,
+    label: jax.Array,
+    weights: np.ndarray | None = None,
 ) -> jax.Array:
-    """The distortion that `target` names; ``mix`` is the mean of both."""
+    """The distortion that `target` names; ``mix`` is the mean of both. Others as `to_labels`."""
     if target == "labels":
-        return to_labels(task, output, label)
+        return to_labels(task, output, label, weights)
     if target == "network":
         return to_network(task, output, reference)
-    return (to_labels(task, output, label) + to_network(task, output, reference)) / 2
+    return (to_labels(task, output, label, weights) + to_network(task, output, reference)) / 2
 
 
 def resized(output: jax.Array, height: int, width: int) -> jax.Array:

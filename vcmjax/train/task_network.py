@@ -10,7 +10,7 @@ import numpy as np
 from vcmjax.data import loader
 from vcmjax.data.loader import Source
 from vcmjax.nets.hourglass import Hourglass
-from vcmjax.tasks import VOID, Task
+from vcmjax.tasks import Task
 from vcmjax.train import augment, losses
 from vcmjax.train.loop import Problem
 
@@ -27,18 +27,6 @@ class Labelled(NamedTuple):
     label: jax.Array | np.ndarray
 
 
-def class_weights(task: Task, label: np.ndarray) -> np.ndarray:
-    """Weight of each class of a segmentation, 1/√frequency, of mean one over labelled pixels.
-
-    Rare classes count in the mean IoU as much as frequent ones do; weights are capped at 10.
-    """
-    counts = np.bincount(label[label != VOID], minlength=task.channels)[: task.channels]
-    weights = 1.0 / np.sqrt(np.maximum(counts, 1) / max(counts.sum(), 1))
-    weights = np.where(counts > 0, weights, 0.0)
-    weights /= max((weights * counts).sum() / max(counts.sum(), 1), 1e-9)
-    return np.minimum(weights, 10.0).astype(np.float32)
-
-
 def problem(
     task: Task,
     network: Hourglass,
@@ -52,15 +40,9 @@ def problem(
       task: Form of labels and loss.
       network: From `small_hourglass.hourglass(task)`.
       size: Image side, in pixels.
-      weights: From `class_weights`, for segmentation.
+      weights: From `losses.class_weights`, for segmentation.
       encoder: Parameters of a trained encoder to start from.
     """
-
-    def distance(output: jax.Array, label: jax.Array) -> jax.Array:
-        if task.kind != "segment" or weights is None:
-            return losses.to_labels(task, output, label)
-        weight = jnp.asarray(weights)[jnp.where(label == VOID, 0, label)]
-        return losses.to_labels(task, output, label, weight)
 
     def reduced(label):
         # Dense labels are read at the stride of the loss; maps of classes stay whole until cropped.
@@ -77,7 +59,7 @@ def problem(
     def loss(params, keys, run, batch: Labelled, progress):
         image, label = jax.vmap(example)(keys, batch.image, batch.label)
         output = network.decode(params, network.encode(params, image))
-        total = distance(output, reduced(label)).mean()
+        total = losses.to_labels(task, output, reduced(label), weights).mean()
         return total, total[None]
 
     def validate(params, run, batch: Labelled):
