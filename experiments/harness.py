@@ -17,7 +17,7 @@ _PACKAGES = ("vcmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gr
 
 
 def main(run: Callable[[], None]) -> None:
-    """Call `run`; bad input ends in one line and status 2, Ctrl-C in status 130."""
+    """Call `run`; bad input ends in one line and status 2, Ctrl-C in 130, SIGTERM in 143."""
     cli.guarded(
         run, "interrupted; what is finished is kept, and the same command goes on from there"
     )

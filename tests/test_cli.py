@@ -136,20 +136,24 @@ def test_images_in_intact_blocks_are_decoded_although_another_is_damaged(
     ]
 
 
-def test_an_interrupt_that_a_callback_swallows_still_stops_the_work(monkeypatch, capsys):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_that_a_callback_swallows_still_stops_the_work(
+    number, expected, monkeypatch, capsys
+):
     # Python ignores what is raised in a garbage collector's callback, and JAX has one.
     def work():
         with cli.steps("working", 3) as progress:
             with contextlib.suppress(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(number)
             progress(1)
             pytest.fail("went on")
 
     status = []
     monkeypatch.setattr(os, "_exit", status.append)
     cli.guarded(work, "stopped")
-    assert status == [130] and "stopped" in capsys.readouterr().err
+    assert status == [expected] and "stopped" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_help_shows_examples(capsys):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # imports JAX, which `info` and `--help` do without
 
 log = logging.getLogger("vcmjax")
 CONSOLE = rich.console.Console(stderr=True)
-_INTERRUPTED = threading.Event()
+_INTERRUPTED, _TERMINATED = threading.Event(), threading.Event()
 _BATCH = 32
 _EXAMPLES = """examples:
   vcmjax encode street/*.png -o street.vcm --model runs/camvid/codecs/segment_semantic-ours
@@ -41,13 +41,17 @@ _EXAMPLES = """examples:
 
 
 def guarded(run: Callable[[], None], interrupted: str) -> None:
-    """Call `run`; bad input ends in one line and status 2, Ctrl-C in `interrupted` and 130."""
+    """Call `run`; bad input ends in one line and status 2, Ctrl-C in `interrupted` and 130.
+
+    SIGTERM, by which schedulers end a job, is a Ctrl-C of status 143.
+    """
     handler = rich.logging.RichHandler(console=CONSOLE, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("vcmjax").setLevel(logging.INFO)
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # as in the background of a shell script
-        signal.signal(signal.SIGINT, _interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as in the background of a shell script
+            signal.signal(number, _interrupt)
     try:
         run()
     except (VcmError, OSError) as error:
@@ -56,10 +60,12 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
     except KeyboardInterrupt:
         CONSOLE.print(interrupted)
         # Threads of data loaders and checkpoint writers must not hold the exit up.
-        os._exit(130)
+        os._exit(143 if _TERMINATED.is_set() else 130)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         _INTERRUPTED.clear()
+        _TERMINATED.clear()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -68,6 +74,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     Where the interpreter happens to run a callback of JAX's garbage collector, it would be lost.
     """
     _INTERRUPTED.set()
+    if number == signal.SIGTERM:
+        _TERMINATED.set()
     raise KeyboardInterrupt
 
 

@@ -5,6 +5,7 @@ Process p's j-th example has position p + P·j in the global batch of P processe
 drawn for an example follows from its position: the spread changes only the order of sums.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -136,8 +137,7 @@ def initialize(
         raise UsageError(f"coordinator is {address!r}; expected host:port")
     if count == 1:
         return devices()
-    if number:
-        _await(host.strip("[]"), int(port), timeout)
+    _meet(host.strip("[]"), int(port), count, number, timeout)
     # The CPU's own collectives do not reach other processes.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     handler = signal.getsignal(signal.SIGTERM)
@@ -200,13 +200,21 @@ def _integer(variable: str, given: int | None) -> int | None:
         raise UsageError(f"{variable} is {text!r}; expected an integer") from None
 
 
-def _await(host: str, port: int, timeout: int) -> None:
-    """Wait until the coordinator listens: JAX's own wait may end the process by an abort."""
+def _meet(host: str, port: int, count: int, number: int, timeout: int) -> None:
+    """Wait until all processes are there: JAX's own wait ends the process by an abort."""
     until = time.monotonic() + timeout
+    left = lambda: max(until - time.monotonic(), 0.1)  # noqa: E731
+    if number == 0:
+        _gather(port, count, left, timeout)
+        return
     while True:
         try:
-            socket.create_connection((host, port), timeout=max(until - time.monotonic(), 1)).close()
-            return
+            with socket.create_connection((host, port), left()) as link:
+                link.sendall(f"{number}\n".encode())
+                link.settimeout(left())
+                if not link.recv(1):
+                    raise UsageError(f"coordinator {host}:{port} gave up; see what process 0 says")
+                return
         except OSError as error:
             if time.monotonic() >= until:
                 raise UsageError(
@@ -214,3 +222,34 @@ def _await(host: str, port: int, timeout: int) -> None:
                     "process 0 running, and the address right?"
                 ) from None
         time.sleep(0.2)
+
+
+def _gather(port: int, count: int, left: Callable[[], float], timeout: int) -> None:
+    """Process 0 waits for the others, and lets all of them go on at once."""
+    missing = set(range(1, count))
+    with contextlib.ExitStack() as opened:
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        server = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+        opened.enter_context(server)
+        links = []
+        while missing:
+            server.settimeout(left())
+            try:
+                link = opened.enter_context(server.accept()[0])
+                link.settimeout(left())
+                number = int(link.recv(16))
+            except TimeoutError:
+                raise UsageError(
+                    f"processes {sorted(missing)} of {count} did not come to port {port} within "
+                    f"{timeout} s; start them, with this process as coordinator"
+                ) from None
+            except ValueError:
+                continue  # no process of ours
+            if number not in missing:
+                raise UsageError(f"process_id {number} came twice or is not of {count} processes")
+            missing.remove(number)
+            links.append(link)
+        for link in links:
+            link.sendall(b"!")
+            link.recv(1)  # the other side hangs up first, which leaves the port free
