@@ -21,7 +21,6 @@ _VALIDATED = 128
 _ON_DEVICE = 2 << 30
 """Bytes of training labels up to which they lie on the device; more are read as they are needed."""
 _WEIGHED = 2048
-_PATIENCE = 24 * 3600
 
 
 class TaskData(NamedTuple):
@@ -94,7 +93,7 @@ class Reader:
             views=views,
             dtype=self.dtype,
             shards=(devices.process, devices.processes),
-            wait=lambda: parallel.agree({"features": name}, _PATIENCE),
+            wait=lambda: parallel.agree({"features": name}),
             progress=lambda shards: harness.tracked(about, len(list(shards)))(shards),
         )
 

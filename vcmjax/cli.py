@@ -49,8 +49,8 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("vcmjax").setLevel(logging.INFO)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # as in the background of a shell script
+    for number, old in before.items():
+        if old is not signal.SIG_IGN:  # as in the background of a shell script
             signal.signal(number, _interrupt)
     try:
         run()
@@ -62,8 +62,8 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
         # Threads of data loaders and checkpoint writers must not hold the exit up.
         os._exit(143 if _TERMINATED.is_set() else 130)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
         _INTERRUPTED.clear()
         _TERMINATED.clear()
 

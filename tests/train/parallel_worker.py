@@ -1,5 +1,6 @@
 """One process of a training, started by test_parallel: `parallel_worker.py WHAT DIRECTORY`."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -56,10 +57,8 @@ def train(directory):
         def fit(progress, data=data, problem=problem, options=options, runs=runs, place=place):
             return loop.fit(problem, data, small.split(1, 16), options, runs, place, progress)
 
-        try:
+        with contextlib.suppress(Stop):
             fit(stop)
-        except Stop:
-            pass
         if jax.process_index() == 0:
             saved = ocp.StandardCheckpointer().restore(place / "1" / "default")
             leaves = jax.tree_util.tree_leaves_with_path(saved["optimiser"])
@@ -92,7 +91,12 @@ def disagree(directory):
         options = loop.Options(steps, batch, chunk=10)
         try:
             loop.fit(
-                test_loop.PROBLEM, data, many, options, test_loop.runs([0]), directory / str(process)
+                test_loop.PROBLEM,
+                data,
+                many,
+                options,
+                test_loop.runs([0]),
+                directory / str(process),
             )
             print("said nothing")
         except UsageError as error:

@@ -22,8 +22,8 @@ class Dataset(NamedTuple):
     Attributes:
       name: ``rooms``, or the folder's name.
       tasks: The tasks that it labels, by name.
-      open: ``open(split)`` gives the source of all tasks, ``open(split, name)`` that of one task, which
-        reads no labels of others where they are files of their own. Nothing is read before.
+      open: ``open(split)`` gives the source of all tasks, ``open(split, name)`` that of one, which
+        leaves the files of the others alone. Nothing is read before.
       identity: Changes when the examples do; names caches.
     """
 

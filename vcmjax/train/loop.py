@@ -142,8 +142,7 @@ def fit(
     streamed = not all(isinstance(a, np.ndarray | jax.Array) for a in jax.tree.leaves(train))
     examples = len(train) if streamed else len(jax.tree.leaves(train)[0])
     validated = len(jax.tree.leaves(val)[0])
-    if devices.processes > 1:
-        parallel.agree(_facts(examples, validated, options, runs, state, devices))
+    parallel.agree(_facts(examples, validated, options, runs, state, devices))
     devices.check(options.batch)
     if not examples or not validated:
         raise UsageError("fit: no training or no validation examples; expected at least one each")
