@@ -8,11 +8,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import test_codec_training as small
 import test_loop
 
-from vcmjax import cli
+from vcmjax import arrays, cli
 from vcmjax.errors import UsageError
 from vcmjax.train import loop, parallel
 from vcmjax.train.codec import Features
@@ -60,7 +59,8 @@ def train(directory):
         with contextlib.suppress(Stop):
             fit(stop)
         if jax.process_index() == 0:
-            saved = ocp.StandardCheckpointer().restore(place / "1" / "default")
+            with arrays._checkpointer() as checkpointer:
+                saved = checkpointer.restore((place / "1" / "default").absolute())
             leaves = jax.tree_util.tree_leaves_with_path(saved["optimiser"])
             # Adam's first moment is a tenth of the clipped gradient.
             moments = [leaf for path, leaf in leaves if "'mu'" in jax.tree_util.keystr(path)]

@@ -20,8 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
+from vcmjax import arrays
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.coding.tables import CdfTables
 from vcmjax.entropy.integer import ScaleNetwork
@@ -153,8 +153,7 @@ class FrozenCodec:
         aside.mkdir(parents=True)
         try:
             np.savez(aside / "tables.npz", **table_arrays(self.tables))  # type: ignore[arg-type]
-            with ocp.StandardCheckpointer() as checkpointer:
-                checkpointer.save(aside / "params", jax.tree.map(np.asarray, self.params))
+            arrays.save(aside / "params", self.params)
             task = None
             if self.network:
                 task, network = self.network.task._asdict(), self.network.network
@@ -197,8 +196,7 @@ def load(directory: str | os.PathLike[str]) -> FrozenCodec:
         codec = FeatureCodec(**_tuples(config["codec"]))
         tables = read_tables(path / "tables.npz")
         like = jax.eval_shape(codec.init, jax.random.key(0))
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(path / "params", like)
+        params = arrays.load(path / "params", like)
         network = None
         if config["task"]:
             task = Task(**_tuples(config["task"]))

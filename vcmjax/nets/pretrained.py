@@ -16,8 +16,8 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
+from vcmjax import arrays
 from vcmjax.errors import DataError
 from vcmjax.nets import hourglass, small_hourglass
 from vcmjax.nets.hourglass import Hourglass
@@ -57,8 +57,7 @@ def save(path: Path, network: Hourglass, params: Any, scores: Scores) -> None:
         os.replace(aside, path)
         return
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(aside.absolute() / "params", jax.tree.map(np.asarray, params))
+        arrays.save(aside / "params", params)
         about = {
             "format": _FORMAT,
             "name": network.name,
@@ -112,8 +111,7 @@ def _load_released(path: Path, task: Task) -> TaskNetwork:
     try:
         about = json.loads((path / "network.json").read_text())
         name, digest, scores = about["name"], about["digest"], about["scores"]
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(path.absolute() / "params", _expected(network))
+        params = arrays.load(path / "params", _expected(network))
     except FileNotFoundError as error:
         raise DataError(f"{path}: not a converted network ({error.filename}); {again}") from None
     except Exception as error:  # Orbax raises many types on damaged files and on other shapes
