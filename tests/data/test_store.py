@@ -70,7 +70,6 @@ def test_files_are_plain_npy_with_the_examples_and_their_crc32(root):
 
 
 @settings(max_examples=50)
-@settings(max_examples=50)
 @given(
     count=st.integers(1, 12),
     shard=st.integers(1, 15),
