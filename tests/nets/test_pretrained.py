@@ -88,10 +88,10 @@ def test_the_shipped_networks_together_take_at_most_20_megabytes():
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A directory with the network of `TASK`, all its weights zero but one."""
+    """A directory with the network of `TASK`, its weights alike but one."""
     network = full_size.hourglass(TASK)
     shapes = jax.eval_shape(lambda: network.init(jax.random.key(0), 256))
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, np.float32), shapes)
     params["head"]["params"]["decoder_output"]["bias"][:] = 0.5
     path = tmp_path_factory.mktemp("released") / "reshading"
     pretrained.save(path, network, params, SCORES)

@@ -110,17 +110,21 @@ def _load_released(path: Path, task: Task) -> TaskNetwork:
     again = "convert it again by vcmjax convert."
     try:
         about = json.loads((path / "network.json").read_text())
-        name, digest, scores = about["name"], about["digest"], about["scores"]
-        params = arrays.load(path / "params", _expected(network))
+        found, name = about["format"], about["name"]
+        digest, scores = about["digest"], about["scores"]
     except FileNotFoundError as error:
         raise DataError(f"{path}: not a converted network ({error.filename}); {again}") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: network.json is damaged ({error!r}); {again}") from None
+    if found != _FORMAT:
+        raise DataError(f"{path}: format {found}; expected {_FORMAT}; {again}")
+    if name != network.name:
+        raise DataError(f"{path}: the network of {name}; expected that of {task.name}; {again}")
+    try:
+        params = arrays.load(path / "params", _expected(network))
     except Exception as error:  # Orbax raises many types on damaged files and on other shapes
         reason = str(error).strip().split("\n")[0]
         raise DataError(f"{path}: damaged ({reason}); {again}") from error
-    if about.get("format") != _FORMAT:
-        raise DataError(f"{path}: format {about.get('format')}; expected {_FORMAT}; {again}")
-    if name != network.name:
-        raise DataError(f"{path}: the network of {name}; expected that of {task.name}; {again}")
     if _digest(params) != digest:
         raise DataError(f"{path}: its arrays do not match its digest: damaged; {again}")
     return TaskNetwork(task, network, params, digest[:8], scores)
