@@ -120,7 +120,8 @@ def test_a_task_of_other_classes_than_the_releases_is_refused(released):
 
 
 def largest(directory):
-    return max((p for p in directory.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    """The largest file of array data; Orbax reads on without some of its descriptions."""
+    return max(directory.rglob("d/*"), key=lambda path: path.stat().st_size)
 
 
 def altered_digest(directory):

@@ -1,8 +1,7 @@
 """Features of a split under a frozen task network, with its labels: extracted once, kept on disk.
 
 A split is a `store` directory of shards, so that extraction streams, goes on where it was stopped,
-and can be shared among processes. Features are kept as float16: on the shipped networks that moves
-an output by less than a thousandth of what the plateau search tolerates (`benchmarks/RESULTS.md`).
+and can be shared among processes. Features are kept as float16, half the size of float32.
 """
 
 import contextlib
