@@ -21,6 +21,7 @@ from experiments import harness, task_data, task_networks
 from experiments.study import PRIORS, Study
 from vcmjax.coding import range_coder, tfc
 from vcmjax.data import dataset
+from vcmjax.data.taskonomy import PAPER_COUNTS
 from vcmjax.data.taskonomy_lists import SUBSETS
 from vcmjax.errors import UsageError, VcmError
 from vcmjax.evaluate import plots, tables
@@ -94,7 +95,7 @@ PRESETS = {
     # ours: steps, batch, seeds, and one model for all λ (--separate-models is the paper's way).
     "full": {
         "tasks": (),
-        "counts": (51316, 945, 1024),
+        "counts": PAPER_COUNTS,
         "size": 256,
         "target": "labels",
         "steps": 48000,
@@ -157,7 +158,6 @@ def run(
         separate=config.separate,
         refine=config.refine,
         at_once=at_once,
-        dtype=dtype,
         coder=coder,
     )
     own = task_networks.Config(ROOMS, config.network_steps, size=config.size)
@@ -172,9 +172,8 @@ def run(
             )
             study.run(task, network, lams, *(config.latent or LATENT[task.kind]))
     except VcmError:
-        if (
-            leads and not (out / "models").exists()
-        ):  # bad data, found before any training: leave no trace
+        # Bad data, found before any training: leave no trace.
+        if leads and not (out / "models").exists():
             (out / "config.json").unlink()
             if not any(out.iterdir()):
                 out.rmdir()

@@ -69,7 +69,6 @@ class Study:
     separate: bool
     refine: int = 0
     at_once: bool = False
-    dtype: Any = None
     coder: ModuleType = range_coder
     _tasks: dict[str, Any] = dataclasses.field(default_factory=dict)
     _rows: list[dict] = dataclasses.field(default_factory=list)
@@ -95,24 +94,22 @@ class Study:
     ) -> None:
         """Compare the methods on `task`: validation decides, then the test split is read once."""
         lams = sorted(lams)
-        head = functools.partial(network.network.decode, network.params)
-        train = self.reader.extract(task, network, "train")
-        splits = {"val": self.reader.read(task, network, "val")}
-        at = TaskData(task, network, head, train, splits)
+        at = self.reader.open(task, network, self.target)
         control = []
         if "control" in self.methods:
             control = list(self._train("control", at, [1.0], stride, latent_channels).values())
         coded = [method for method in self.methods if PRIORS[method]]
         models = {m: self._train(m, at, lams, stride, latent_channels) for m in coded}
-        if parallel.devices().process:
-            return  # process 0 has the results
+        if parallel.devices().process:  # process 0 has the results, and this one its share of this:
+            self.reader.extract(task, network, "test")
+            return
         reference = [self._measured(model, 0, at, "val").statistics for model in control]
         reference = reference or [self._original(at, "val").statistics]
         wanted = float(np.mean([metrics.scores(task, r)[task.metric] for r in reference]))
         grid = list(range(len(lams))) if self.separate else _levels(models, lams)
         found = self._search(models, at, grid, wanted)
         # Every choice is made; only now is the test split read.
-        splits["test"] = self.reader.read(task, network, "test")
+        at.splits["test"] = self.reader.read(task, network, "test")
         self._tasks[task.name] = {
             "kind": task.kind,
             "metric": task.metric,
@@ -272,24 +269,20 @@ class Study:
         prior = PRIORS[method]
         ranges = [(lam, lam) for lam in lams] if self.separate else [(lams[0], lams[-1])]
         network = at.network.network
-        train = task_data.training(at.train, self.target)
         val = task_data.validation(split, network.output_stride, self.target)
         chunk = 200 if self.steps % 200 == 0 else 100
         options = loop.Options(self.steps, self.batch, self.learning_rate, chunk=chunk)
         shape = split.feature.shape[1:]
         codecs = [FeatureCodec(shape, prior, lams_, latent_channels, stride) for lams_ in ranges]
-        weights = None
-        if task.kind == "segment" and self.target != "network":
-            weights = losses.class_weights(task, task_data.some_labels(at.train))
         # Separate models of one method differ in λ alone, which training takes from `runs`.
         problem = codec_training.problem(
             codecs[0],
             task,
-            functools.partial(network.decode, at.network.params, dtype=self.dtype),
+            functools.partial(network.decode, at.network.params, dtype=self.reader.dtype),
             self.target,
             math.prod(split.image_shape),
-            at.train.array("feature")[:4096],
-            weights,
+            at.sample,
+            at.weights,
         )
         wanted = [(seed, i) for seed in self.seeds for i in range(len(ranges))]
         models = {}
@@ -301,7 +294,7 @@ class Study:
                 np.array([ranges[i] for _, i in group], np.float32),
             )
             with harness.steps(f"{task.name}: {method} {name}", self.steps) as progress:
-                results = loop.fit(problem, train, val, options, runs, directory, progress)
+                results = loop.fit(problem, at.train, val, options, runs, directory, progress)
             for (seed, i), result in zip(group, results, strict=True):
                 frozen = codecs[i].tables(result.params) if prior else None
                 place = directory / f"measured-{seed}-{i}"

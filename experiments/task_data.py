@@ -1,6 +1,8 @@
 """What a study knows of one task: the features of each split under its frozen network."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +15,14 @@ from experiments import harness
 from vcmjax.data import dataset, features, loader, store
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
-from vcmjax.train import parallel
+from vcmjax.train import losses, parallel
 from vcmjax.train.codec import Features
 from vcmjax.train.losses import Target
 
 _VALIDATED = 128
 _ON_DEVICE = 2 << 30
 """Bytes of training labels up to which they lie on the device; more are read as they are needed."""
-_WEIGHED = 2048
+_WEIGHED, _SAMPLED = 2048, 4096
 
 
 class TaskData(NamedTuple):
@@ -30,14 +32,18 @@ class TaskData(NamedTuple):
       task: The task.
       network: Frozen.
       head: Its decoder, feature to output.
-      train: Features and labels to learn from.
+      train: What `loop.fit` trains on; a source where the labels are too many for a device.
+      sample: (N, h, w, C) float16, the first training features.
+      weights: Of the classes of a segmentation that is trained towards labels.
       splits: Those to measure, by name.
     """
 
     task: Task
     network: TaskNetwork
     head: Callable[[jax.Array], jax.Array]
-    train: store.Store
+    train: "Features | Streamed"
+    sample: np.ndarray
+    weights: np.ndarray | None
     splits: dict[str, features.Split]
 
 
@@ -97,6 +103,23 @@ class Reader:
             progress=lambda shards: harness.tracked(about, len(list(shards)))(shards),
         )
 
+    def open(self, task: Task, network: TaskNetwork, target: Target) -> TaskData:
+        """What it takes to train towards `target` and to validate; `splits` has ``val`` alone."""
+        kept = self.extract(task, network, "train")
+        weights = None
+        if task.kind == "segment" and target != "network":
+            weights = losses.class_weights(task, _some_labels(kept))
+        feature = kept.array("feature")
+        return TaskData(
+            task,
+            network,
+            functools.partial(network.network.decode, network.params),
+            _training(kept, feature, target),
+            feature[:_SAMPLED],
+            weights,
+            {"val": self.read(task, network, "val")},
+        )
+
     def read(self, task: Task, network: TaskNetwork, split: str) -> features.Split:
         """The features of a split, in memory."""
         return features.load(self.extract(task, network, split))
@@ -119,14 +142,13 @@ class Streamed:
         return Features(example["feature"], example["label"])
 
 
-def training(kept: store.Store, target: Target) -> Features | Streamed:
-    """What `loop.fit` trains on: arrays, or a source where the labels are too many for a device."""
+def _training(kept: store.Store, feature: np.ndarray, target: Target) -> Features | Streamed:
     if target == "network":  # which asks for no labels
-        return Features(kept.array("feature"), np.zeros(len(kept), np.uint8))
+        return Features(feature, np.zeros(len(kept), np.uint8))
     shape, dtype = kept.arrays["label"]
-    if len(kept) * int(np.prod(shape)) * np.dtype(dtype).itemsize > _ON_DEVICE:
+    if len(kept) * math.prod(shape) * np.dtype(dtype).itemsize > _ON_DEVICE:
         return Streamed(kept)
-    return Features(kept.array("feature"), kept.array("label"))
+    return Features(feature, kept.array("label"))
 
 
 def validation(split: features.Split, stride: int, target: Target) -> Features:
@@ -140,7 +162,7 @@ def validation(split: features.Split, stride: int, target: Target) -> Features:
     return Features(split.feature[few], label)
 
 
-def some_labels(kept: store.Store) -> np.ndarray:
+def _some_labels(kept: store.Store) -> np.ndarray:
     """Labels of training examples spread over the whole, enough to count classes by."""
     few = np.linspace(0, len(kept) - 1, min(len(kept), _WEIGHED)).astype(int)
     return np.stack([kept[int(i)]["label"] for i in few])
