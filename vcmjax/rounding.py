@@ -15,12 +15,8 @@ def straight_through(x: jax.Array) -> jax.Array:
 def add_noise(key: jax.Array, x: jax.Array) -> jax.Array:
     """`x` plus noise uniform on [-1/2, 1/2): the differentiable stand-in for rounding.
 
-    `key` is one key for all of `x`, or one for each entry of its leading axis.
-
     Source: Ballé et al. 2017, arXiv:1611.01704.
     """
-    if key.ndim:
-        return jax.vmap(add_noise)(key, x)
     return x + jax.random.uniform(key, x.shape, x.dtype, -0.5, 0.5)
 
 

@@ -55,6 +55,20 @@ def prepared(name):
     return params, codec.tables(params)
 
 
+@each_codec
+def test_noise_is_an_images_own_and_any_kind_of_key_will_do(name):
+    codec, (params, _) = CODECS[name], prepared(name)
+    x = jnp.asarray(features_of(codec.shape, 2))  # as many as a raw key has numbers
+    lam = jnp.float32(0.1)
+    both = codec.apply(params, jax.random.key(3), x, lam)
+    raw = codec.apply(params, jax.random.PRNGKey(3), x, lam)
+    np.testing.assert_array_equal(raw.bits, both.bits)
+    keys = jax.random.split(jax.random.key(3), 2)
+    for i in range(2):
+        alone = codec.apply(params, keys[i : i + 1], x[i : i + 1], lam)
+        np.testing.assert_allclose(alone.bits[0], both.bits[i], rtol=1e-4)
+
+
 def objective(codec, params, key, x, lam):
     output = codec.apply(params, key, x, lam)
     far = jnp.square(output.feature - x).reshape(len(x), -1).sum(1)

@@ -180,12 +180,15 @@ class FeatureCodec:
         if not self.prior:
             none = jnp.zeros(features.shape[0])
             return Output(self._synthesise(params, latent, level, features.shape), none, none)
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
+            key = jax.random.wrap_key_data(key)
         keys = key if key.ndim else jax.random.split(key, features.shape[0])
         side_key, latent_key = jax.vmap(jax.random.split, out_axes=1)(keys)
+        noisy = jax.vmap(add_noise)
         v = self._call(params, "analyse", latent, level)
-        side_bits = self._call(params, "side_bits", add_noise(side_key, v), level)
+        side_bits = self._call(params, "side_bits", noisy(side_key, v), level)
         mean, scale = self._predict(params, straight_through(v), level, latent.shape[1:-1])
-        latent_bits = gaussian.bits(add_noise(latent_key, latent - mean), scale)
+        latent_bits = gaussian.bits(noisy(latent_key, latent - mean), scale)
         rounded = straight_through(latent - mean) + mean
         feature = self._synthesise(params, rounded, level, features.shape)
         return Output(feature, _per_image(latent_bits), _per_image(side_bits))
