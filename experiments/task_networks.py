@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import harness
-from vcmjax.data import dataset, loader
+from vcmjax.data import SPLITS, dataset, loader
 from vcmjax.errors import DataError
 from vcmjax.evaluate import measure, metrics
 from vcmjax.nets import pretrained
@@ -95,7 +95,7 @@ def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -
         log.info("nothing to train: every network exists already")
         return
     tasks.sort(key=lambda task: task.name != SEGMENT)
-    examples = {split: data.open(split) for split in dataset.SPLITS}
+    examples = {split: data.open(split) for split in SPLITS}
     read = {
         split: task_network.read(
             examples[split],

@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -204,25 +204,19 @@ def parameters(weights: Path, task: str) -> dict[str, Any]:
     params = {}
     for half, ours in (("encoder", "encoder"), ("decoder", "head")):
         path = find(weights, name, half)  # type: ignore[arg-type]
+        state = read(path)
         try:
-            params[ours] = from_torch(like[ours], read(path))
+            params[ours] = from_torch(like[ours], state)
         except KeyError as error:
             raise DataError(f"{path}: has no {error.args[0]}; not the {half} of {name}.") from None
         except ValueError as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"{path}: {error}; not the {half} of {name}.") from None
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params[ours])):
             raise DataError(f"{path}: weights that are not finite. Download it again.")
     return params
 
 
-def convert(
-    weights: Path,
-    out: Path,
-    tasks: Sequence[str] = (),
-    progress: Callable[[Iterable[str]], Iterable[str]] = iter,
-) -> list[Path]:
+def convert(weights: Path, out: Path, tasks: Sequence[str] = ()) -> list[Path]:
     """Write each task's network to ``out/TASK``, where ``--networks`` finds it.
 
     Args:
@@ -230,14 +224,13 @@ def convert(
       out: Folder to write into; created.
       tasks: Domains, such as ``principal_curvature``; none for the six of CVR as far as there is
         a file for them.
-      progress: Wraps the tasks.
 
     Raises:
       DataError, UsageError: As `parameters`; what has been written by then is whole.
     """
     there = [t for t in ROOMS if any(weights.glob(f"{hourglass.release_name(t)}_*.pth"))]
     written = []
-    for task in progress(tasks or there or tuple(ROOMS)):
+    for task in tasks or there or ROOMS:
         path = out / task
         network = hourglass.released(hourglass.release_name(task))
         pretrained.save(path, network, parameters(weights, task), {})

@@ -99,7 +99,7 @@ class FrozenCodec:
     def compress_images(
         self, images: np.ndarray, lam: float | np.ndarray | None = None
     ) -> list[bytes]:
-        """One byte string per image: (N, H, W, 3) uint8, H and W multiples of 8.
+        """One byte string per image: (N, H, W, 3) uint8, H and W multiples of the network's stride.
 
         Raises:
           VcmError: This codec has no encoder network; images of another form.
@@ -107,7 +107,7 @@ class FrozenCodec:
         return self.compress(self.features(images), lam)
 
     def features(self, images: np.ndarray) -> np.ndarray:
-        """What the task network makes of images (N, H, W, 3) uint8, H and W multiples of 8."""
+        """What the task network makes of images as of `compress_images`."""
         network = self._network()
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise VcmError(f"images are {images.dtype} {images.shape}; expected uint8 (N, H, W, 3)")

@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vcmjax.data import taskonomy
+from vcmjax.data import SPLITS, taskonomy
 from vcmjax.data.folder import Folder, describe
 from vcmjax.data.loader import Source
 from vcmjax.data.rooms import Rooms
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import ROOMS, Task
-
-SPLITS = ("train", "val", "test")
 
 
 class Dataset(NamedTuple):

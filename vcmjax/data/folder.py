@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vcmjax.data import images
+from vcmjax.data import SPLITS, images
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import VOID, Task
 
-SPLITS = ("train", "val", "test")
 SEGMENT, SCENE = "segment_semantic", "class_scene"
 
 

@@ -231,7 +231,7 @@ def write(
         _begin(store, text)
     finished = set(store._finished())
     missing = [n for n in range(index, store.shards, processes) if n not in finished]
-    for shard in progress(missing):
+    for shard in progress(missing) if missing else ():
         start, stop = store.span(shard)
         produced = produce(start, stop)
         if produced.keys() != typed.keys():

@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vcmjax.data import images
+from vcmjax.data import SPLITS, images
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import Task
 
 SUBSETS = ("tiny", "medium", "full", "fullplus")
-SPLITS = ("train", "val", "test")
 
 KEPT_PLACES = (
     3, 23, 25, 26, 28, 37, 43, 45, 51, 52, 56, 61, 63, 88, 89, 93, 95, 100, 102, 106, 121, 124,
