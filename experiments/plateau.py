@@ -312,7 +312,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         "counts": options.counts and tuple(options.counts),
         "batch": options.batch,
         "methods": options.methods and tuple(dict.fromkeys(options.methods)),
-        "lams": options.lams and tuple(sorted(options.lams)),
+        "lams": options.lams and tuple(sorted(set(options.lams))),
         "steps": options.steps,
         "target": options.target,
         "latent": options.latent and tuple(options.latent),

@@ -156,6 +156,7 @@ class Study:
                         wanted,
                         self.tolerance,
                         at.task.higher_is_better,
+                        high=next(iter(trained.values())).codec.levels - 1,
                         refine=not self.separate,
                     )
                     progress(len(found))

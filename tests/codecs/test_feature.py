@@ -243,6 +243,7 @@ def test_the_nearest_level_is_half_a_step_of_log_lam_away_at_most(lam):
 def test_a_model_of_one_lam_has_level_0_alone():
     codec = CODECS["spatial, odd sizes, one lam"]
     np.testing.assert_array_equal(codec.level_of(np.full(3, 0.1)), 0)
+    assert codec.levels == 1
     np.testing.assert_allclose(codec.lam_of(np.array([0, 7, 255])), 0.1)
 
 

@@ -70,6 +70,15 @@ def test_caption_counts_images_and_seeds(results):
     assert "One seed cannot rank the methods" in tables.caption(results)
 
 
+@pytest.mark.parametrize(
+    ("reference", "name"), [("control", "the Control Group"), ("original", "Original")]
+)
+def test_caption_names_what_the_plateau_is_relative_to(results, reference, name):
+    for spec in results["tasks"].values():
+        spec["reference"] = reference
+    assert f"% of {name} on the validation split" in tables.caption(results)
+
+
 def test_only_rows_pooled_over_seeds_are_read(results):
     before = tables.markdown(results)
     results["rows"] += [row | {"seed": 0, "metrics": {}} for row in results["rows"]]

@@ -148,13 +148,18 @@ class FeatureCodec:
             "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
         }
 
+    @property
+    def levels(self) -> int:
+        """Number of rate levels: 256, or 1 for a model of one λ."""
+        return 1 if self.lams[0] == self.lams[1] else LEVELS
+
     def level_of(self, lam: float | np.ndarray) -> np.ndarray:
         """Nearest rate level 0..255 of λ, which must lie in `lams`; int array."""
         lam = np.asarray(lam, np.float64)
         low, high = self.lams
         if not np.all((lam >= low * (1 - 1e-6)) & (lam <= high * (1 + 1e-6))):
             raise VcmError(f"lam is {lam}; this model covers {low:g} to {high:g}")
-        if low == high:
+        if self.levels == 1:
             return np.zeros(lam.shape, np.int32)
         return np.rint((LEVELS - 1) * np.log(lam / low) / np.log(high / low)).astype(np.int32)
 
@@ -249,7 +254,7 @@ class FeatureCodec:
         level and channel follow.
         """
         rows, offsets = tables.gaussian(gaussian.SCALES)
-        levels = np.arange(1 if self.lams[0] == self.lams[1] else LEVELS)
+        levels = np.arange(self.levels)
         positions = self._from_level(jnp.asarray(levels))
         if self.prior == "codebook":
             log_scale = np.log(self._call(params, "side_scale", positions))

@@ -121,10 +121,12 @@ def caption(results: Results) -> str:
     ]
     seeds = len(results["seeds"])
     tolerances = sorted({task["tolerance"] for task in results["tasks"].values()})
+    references = {task.get("reference", "control") for task in results["tasks"].values()}
+    names = ["the Control Group" if r == "control" else METHODS[r] for r in sorted(references)]
     return (
         f"{', '.join(images)}; {seeds} training seed{'s' * (seeds != 1)}. Brackets: 95 % bootstrap "
         f"interval over images{' and seeds' * (seeds > 1)}. Plateau: fewest bits within "
-        f"{' or '.join(f'{100 * t:g}' for t in tolerances)} % of the Control Group on the "
+        f"{' or '.join(f'{100 * t:g}' for t in tolerances)} % of {' or '.join(names)} on the "
         "validation split."
         + " One seed cannot rank the methods: trainings differ by more than these brackets "
         "(--seeds 3)." * (seeds == 1)
