@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -53,3 +55,41 @@ def test_the_papers_protocol_runs_from_files_to_bytes_at_full_size(
         output = codec.predict(codec.decompress([stream]))
         assert output.shape == ((1, 63) if task == "class_scene" else (1, 256, 256, 17))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20  # KiB
+
+
+TRAINING = """
+import functools, resource, sys
+from pathlib import Path
+import jax, numpy as np
+from vcmjax.codecs.feature import FeatureCodec
+from vcmjax.data import taskonomy
+from vcmjax.nets import hourglass
+from vcmjax.train import codec, loop
+
+network = hourglass.released("segment_semantic")
+params = jax.jit(lambda: network.init(jax.random.key(0), 256))()
+task = taskonomy.TASKS["segment_semantic"]
+rng = np.random.default_rng(0)
+data = codec.Features(
+    rng.normal(size=(32, 16, 16, 8)).astype(np.float16),
+    rng.integers(0, 17, (32, 256, 256), np.uint8),
+)
+model = FeatureCodec((16, 16, 8), "codebook", (0.01, 3.0), 24, 2)
+problem = codec.problem(
+    model, task, functools.partial(network.decode, params), "labels", 256 * 256, data.feature,
+    np.ones(17, np.float32),
+)
+runs = loop.Runs(np.array([0]), np.array([[0.01, 3.0]], np.float32))
+(result,) = loop.fit(problem, data, data, loop.Options(2, 16, chunk=2), runs, Path(sys.argv[1]))
+assert not result.diverged
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_of_16_through_the_segmentation_decoder_takes_less_than_8_gib(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINING, str(tmp_path / "run")], capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
+    assert int(done.stdout.split()[-1]) < 8 * 2**20  # KiB
