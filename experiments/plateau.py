@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import rich.console
 
 from experiments import harness, task_data, task_networks
-from experiments.study import PRIORS, Study
+from experiments.study import METHODS, Study
 from vcmjax.coding import range_coder, tfc
 from vcmjax.data import dataset
 from vcmjax.data.taskonomy import PAPER_COUNTS
@@ -260,7 +260,13 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     parser.add_argument("--data", help="'rooms' (default) or a folder of labelled images")
     parser.add_argument("--networks", help="folder that vcmjax convert wrote; implies --size 256")
     parser.add_argument("--task", nargs="+", help="task names, or all (the four of CVR Table 3)")
-    parser.add_argument("--methods", nargs="+", choices=tuple(PRIORS), help="methods to compare")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=("all", *METHODS),
+        metavar="METHOD",
+        help=f"what to compare: all, or some of {', '.join(METHODS)}",
+    )
     parser.add_argument("--out", type=Path, help="folder of results (default runs/PRESET)")
     parser.add_argument("--size", type=int, help="image side in pixels (default 128)")
     parser.add_argument(
@@ -311,7 +317,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         "subset": options.subset,
         "counts": options.counts and tuple(options.counts),
         "batch": options.batch,
-        "methods": options.methods and tuple(dict.fromkeys(options.methods)),
+        "methods": options.methods
+        and (METHODS if "all" in options.methods else tuple(dict.fromkeys(options.methods))),
         "lams": options.lams and tuple(sorted(set(options.lams))),
         "steps": options.steps,
         "target": options.target,
@@ -334,7 +341,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     if config.steps < 1 or config.steps % 100:
         raise UsageError(f"--steps {config.steps}: expected a positive multiple of 100.")
     if config.methods == ("control",):
-        raise UsageError("--methods control: expected hyperprior or ours besides.")
+        raise UsageError("--methods control: expected a method that sends bytes besides.")
     if config.size < 8 or config.size % 8:
         raise UsageError(f"--size {config.size}: expected a positive multiple of 8.")
     if config.counts and min(config.counts) < 1:

@@ -69,14 +69,17 @@ class Row(NamedTuple):
         ci = bootstrap.interval([statistic(m) for m in chosen], images, seed=0)
         scores = [metrics.scores(self.task, m.statistics) for m in chosen]
         length = mean([m.total for m in chosen])
-        estimate = mean([m.estimated_bits for m in chosen])
+        modelled = any(m.estimated_bits.any() for m in chosen)
+        estimate = mean([m.estimated_bits for m in chosen]) if modelled else None
+        alone = [m.elementary for m in chosen if m.elementary.size]
         return {
             "images": images,
             "bpp_real": None if length is None else 8 * length / pixels,
             "bpp_estimated": None if estimate is None else estimate / pixels,
-            "side_bits_estimated": mean([m.side_bits for m in chosen]),
+            "side_bits_estimated": mean([m.side_bits for m in chosen]) if modelled else None,
             "bytes_payload": mean([m.bytes for m in chosen]),
             "bytes_total": length,
+            "bytes_elementary": float(np.mean(alone)) if alone else None,
             "metrics": {
                 key: _defined(float(np.mean([s[key] for s in scores]))) for key in scores[0]
             },
@@ -92,8 +95,8 @@ class Row(NamedTuple):
 
 
 def _coded(m: Measurement) -> bool:
-    """Whether the method has a rate; its streams may all be empty, their estimate never is 0."""
-    return bool(m.estimated_bits.any())
+    """Whether the method has a rate; a model's streams may all be empty, its estimate never is."""
+    return bool(m.estimated_bits.any() or m.bytes.any())
 
 
 def _defined(value: float) -> float | None:

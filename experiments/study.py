@@ -15,7 +15,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from experiments import harness, task_data
+from experiments import comparison, conventional, harness, task_data
+from experiments.comparison import Curve
+from experiments.conventional import Conventional
 from experiments.rows import Row
 from experiments.task_data import TaskData
 from vcmjax.codecs.feature import FeatureCodec, Tables
@@ -37,6 +39,7 @@ PRIORS: dict[str, Literal["codebook", "spatial"] | None] = {
     "ours": "codebook",
 }
 """Method to entropy model; all share transforms and training budget."""
+METHODS = (*PRIORS, *conventional.METHODS)
 _EXAMPLES = 6
 
 
@@ -73,14 +76,16 @@ class Study:
     _tasks: dict[str, Any] = dataclasses.field(default_factory=dict)
     _rows: list[dict] = dataclasses.field(default_factory=list)
     _plateaus: list[dict] = dataclasses.field(default_factory=list)
+    _comparisons: list[dict] = dataclasses.field(default_factory=list)
     _targets: dict[str, RefinementTarget] = dataclasses.field(default_factory=dict)
 
     def results(self) -> dict[str, Any]:
-        """``tasks``, ``rows`` and ``plateau`` of the tasks run so far."""
+        """``tasks``, ``rows``, ``plateau`` and ``comparisons`` of the tasks run so far."""
         return {
             "tasks": self._tasks,
             "rows": self._rows,
             "plateau": self._plateaus,
+            "comparisons": self._comparisons,
             "skipped": self.reader.skipped,
         }
 
@@ -98,7 +103,7 @@ class Study:
         control = []
         if "control" in self.methods:
             control = list(self._train("control", at, [1.0], stride, latent_channels).values())
-        coded = [method for method in self.methods if PRIORS[method]]
+        coded = [method for method in self.methods if PRIORS.get(method)]
         models = {m: self._train(m, at, lams, stride, latent_channels) for m in coded}
         if parallel.devices().process:  # process 0 has the results, and this one its share of this:
             self.reader.extract(task, network, "test")
@@ -108,6 +113,9 @@ class Study:
         wanted = float(np.mean([metrics.scores(task, r)[task.metric] for r in reference]))
         grid = list(range(len(lams))) if self.separate else _levels(models, lams)
         found = self._search(models, at, grid, wanted)
+        images = functools.partial(self._images, task)
+        others = conventional.opened(self.methods, at, images, self.reader.dtype)
+        best = {other.name: self._searched(other, at, wanted) for other in others}
         # Every choice is made; only now is the test split read.
         at.splits["test"] = self.reader.read(task, network, "test")
         self._tasks[task.name] = {
@@ -121,6 +129,8 @@ class Study:
         }
         for split in ("val", "test"):
             self._record_curves(at, split, control, models, lams, grid)
+            for other in others:
+                self._record_conventional(other, at, split)
         for method, trained in models.items():
             levels = [found[method, seed] for seed in self.seeds]
             self._plateaus.append(self._plateau(at, method, trained, levels, lams))
@@ -131,6 +141,15 @@ class Study:
             kept.save(self.out / "codecs" / f"{task.name}-{method}")
             if method == "ours":
                 self._write_examples(at, model, level)
+        for other in others:
+            self._plateaus.append(self._conventional_plateau(other, at, best[other.name]))
+        for split in ("val", "test"):
+            curves = {m: self._curve(at, split, models[m], m, grid, found) for m in models}
+            curves |= {
+                other.name: self._conventional_curve(other, at, split, best[other.name])
+                for other in others
+            }
+            self._compare(at, split, curves)
 
     # Steps
 
@@ -162,6 +181,40 @@ class Study:
                     progress(len(found))
         return found
 
+    def _images(self, task: Task, split: str) -> np.ndarray:
+        """Images uint8 (N, H, W, 3) of a split."""
+        source = self.reader.source(task, split)
+        return np.stack([source[i]["image"] for i in range(len(source))])
+
+    def _searched(self, other: Conventional, at: TaskData, wanted: float) -> plateau.Plateau:
+        """The plateau of a conventional method, on the validation split."""
+        pixels, levels = math.prod(at.splits["val"].image_shape), len(other.qualities)
+        most = len(other.grid) + 1 + math.ceil(math.log2(levels))
+        with harness.steps(f"{at.task.name}: {other.name}", most) as progress:
+            done = 0
+
+            def evaluate(level: int) -> tuple[float, float]:
+                nonlocal done
+                result = self._coded(other, at, "val", level)
+                progress(done := done + 1)
+                score = metrics.scores(at.task, result.statistics)[at.task.metric]
+                return 8 * float(result.total.mean()) / pixels, score
+
+            best = plateau.search(
+                evaluate,
+                other.grid,
+                wanted,
+                self.tolerance,
+                at.task.higher_is_better,
+                high=levels - 1,
+            )
+            progress(most)
+        return best
+
+    def _coded(self, other: Conventional, at: TaskData, split: str, level: int) -> Measurement:
+        path = self.out / "models" / at.task.name / other.name / f"{split}_{level}.npz"
+        return _kept(path, lambda: other.measure(split, level))
+
     def _row(self, at: TaskData, split: str) -> Row:
         recipe = ("separate" if self.separate else "conditioned") + f"/{self.target}"
         recipe += f"/refined {self.refine}" if self.refine else ""
@@ -191,6 +244,42 @@ class Study:
                     },
                     "diverged" if diverged else "ok",
                 )
+
+    def _record_conventional(self, other: Conventional, at: TaskData, split: str) -> None:
+        row = self._row(at, split)._replace(recipe=other.recipe)
+        for level in other.grid:
+            measured = {self.seeds[0]: self._coded(other, at, split, level)}
+            rows = row.of(other.name, None, level, measured)
+            self._rows += [each | {"quality": other.qualities[level]} for each in rows]
+
+    def _curve(self, at: TaskData, split: str, trained: Models, method: str, grid, found) -> Curve:
+        """What a trained method does on a split."""
+
+        def measured(levels: dict[int, int]) -> dict[int, Measurement]:
+            return {
+                seed: self._measured(*self._at(trained, seed, level), at=at, split=split)
+                for seed, level in levels.items()
+            }
+
+        best = {seed: found[method, seed].level for seed in self.seeds}
+        reached = all(found[method, seed].reached for seed in self.seeds)
+        points = [measured(dict.fromkeys(self.seeds, level)) for level in grid]
+        return Curve(points, measured(best), reached)
+
+    def _conventional_curve(
+        self, other: Conventional, at: TaskData, split: str, best: plateau.Plateau
+    ) -> Curve:
+        first = self.seeds[0]
+        points = [{first: self._coded(other, at, split, level)} for level in other.grid]
+        return Curve(points, {first: self._coded(other, at, split, best.level)}, best.reached)
+
+    def _compare(self, at: TaskData, split: str, curves: dict[str, Curve]) -> None:
+        """Ours against every other method."""
+        for anchor in curves:
+            if anchor != "ours" and "ours" in curves:
+                shared = {"task": at.task.name, "split": split, "method": "ours", "anchor": anchor}
+                result = comparison.compare(at.task, curves["ours"], curves[anchor])
+                self._comparisons.append(shared | result)
 
     def _original(self, at: TaskData, split: str) -> Measurement:
         """The uncompressed network, which sends nothing."""
@@ -230,6 +319,31 @@ class Study:
             *each, pooled = self._row(at, split).of(method, None, None, by_seed)
             entry[split] = _point(pooled, at.task) | {"by_seed": [_point(r, at.task) for r in each]}
             entry[f"bytes_{split}"] = pooled["bytes_total"]
+        return entry
+
+    def _conventional_plateau(
+        self, other: Conventional, at: TaskData, found: plateau.Plateau
+    ) -> dict[str, Any]:
+        """The entry of a conventional method, in the form of `_plateau`."""
+        entry: dict[str, Any] = {
+            "task": at.task.name,
+            "method": other.name,
+            "seed": None,
+            "reached": found.reached,
+            "reached_by_seed": [found.reached],
+            "lam": None,
+            "lam_by_seed": [None],
+            "level": found.level,
+            "level_by_seed": [found.level],
+            "quality": other.qualities[found.level],
+            "note": other.recipe,
+        }
+        for split in ("val", "test"):
+            by_seed = {self.seeds[0]: self._coded(other, at, split, found.level)}
+            *each, pooled = self._row(at, split).of(other.name, None, None, by_seed)
+            entry[split] = _point(pooled, at.task) | {"by_seed": [_point(r, at.task) for r in each]}
+            entry[f"bytes_{split}"] = pooled["bytes_total"]
+            entry[f"bytes_elementary_{split}"] = pooled["bytes_elementary"]
         return entry
 
     def _measured(self, model: Model, level: int, at: TaskData, split: str) -> Measurement:
@@ -329,11 +443,14 @@ class Study:
 def _point(row: dict[str, Any], task: Task) -> dict[str, Any]:
     """Score and rate of a row, as a plateau entry keeps them."""
     ci = {"score": row["ci"][task.metric], "bpp_real": row["ci"].get("bpp_real")}
-    return {"score": row["metrics"][task.metric], "bpp_real": row["bpp_real"], "ci": ci}
+    score, bpp = row["metrics"][task.metric], row["bpp_real"]
+    return {"score": score, "bpp_real": bpp, "ci": ci, "metrics": row["metrics"]}
 
 
 def _levels(models: dict[str, Models], lams: Sequence[float]) -> list[int]:
     """Rate levels of `lams` in the conditioned models, which all cover the same range."""
+    if not models:
+        return []
     codec = next(iter(next(iter(models.values())).values())).codec
     return [int(codec.level_of(lam)) for lam in lams]
 

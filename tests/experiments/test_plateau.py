@@ -203,7 +203,7 @@ def refused(arguments, capsys):
         (["--seed", "-3"], "--seed -3"),
         (["--tolerance", "1"], "expected a share from 0 to below 1"),
         (["--void", "300"], "void is 300; expected a label index in 0..255"),
-        (["--methods", "control"], "--methods control: expected hyperprior or ours besides"),
+        (["--methods", "control"], "--methods control: expected a method that sends bytes"),
     ],
 )
 def test_options_that_cannot_be_honoured_end_in_one_line(arguments, message, tmp_path, capsys):

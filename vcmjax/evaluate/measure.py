@@ -11,6 +11,8 @@ import numpy as np
 
 from vcmjax.codecs import refine
 from vcmjax.codecs.feature import FeatureCodec, Symbols, Tables
+from vcmjax.codecs.idfc import Idfc
+from vcmjax.codecs.image import ImageCodec
 from vcmjax.coding import container, range_coder
 from vcmjax.data.features import Split
 from vcmjax.evaluate import metrics
@@ -25,10 +27,13 @@ class Measurement(NamedTuple):
 
     Attributes:
       bytes: Length of each image's stream; zeros for a method that sends none.
-      container: Each image's share of what one `.vcm` file of the split adds to the streams.
-      estimated_bits: The model's own estimate for it.
+      container: What a file adds to it: an image codec's header, or each image's share of what one
+        `.vcm` file of the split adds.
+      estimated_bits: The model's own estimate for it; zeros where there is no model.
       side_bits: The part of that estimate spent on side information.
       statistics: From `metrics.statistics`.
+      elementary: Length of each image's stream by itself with HEVC's parameter sets, which
+        `bytes` counts as known; empty for other methods.
     """
 
     bytes: np.ndarray
@@ -36,6 +41,7 @@ class Measurement(NamedTuple):
     estimated_bits: np.ndarray
     side_bits: np.ndarray
     statistics: metrics.Statistics
+    elementary: np.ndarray = np.zeros(0)
 
     @property
     def total(self) -> np.ndarray:
@@ -115,8 +121,7 @@ def reconstruction(
         raise AssertionError("decoded features differ from the evaluation-mode reconstruction")
     output = symbols.output
     length = np.array([len(stream) for stream in streams])
-    around = len(container.pack(streams, bytes(4), level)) - length.sum()
-    share = np.full(count, around / count)
+    share = _share(streams)
     bits, side_bits = np.asarray(output.bits), np.asarray(output.side_bits)
     return decoded, Measurement(length, share, bits, side_bits, {})
 
@@ -135,6 +140,47 @@ def measure(
     """Code every image of `split`, decode it, finish the task, and score it."""
     feature, measured = reconstruction(codec, params, frozen, split, level, refined, coder)
     return measured._replace(statistics=head_statistics(task, head, feature, split.label))
+
+
+def conventional(
+    codec: Idfc | ImageCodec,
+    items: np.ndarray,
+    quality: int,
+    task: Task,
+    head: Callable[[jax.Array], jax.Array],
+    label: np.ndarray,
+    shared: bool = False,
+) -> Measurement:
+    """Code every feature or image by a codec that is not trained, decode it, and score it.
+
+    Args:
+      codec: What to code by.
+      items: Features (N, h, w, C), or images uint8 (N, H, W, 3).
+      quality: QP, or the image codec's own setting.
+      task: What `head` predicts.
+      head: Decoded items to the task's output.
+      label: As in `vcmjax.tasks`.
+      shared: Whether the streams are sent in one `.vcm` file, and parameter sets once; else each
+        is a file of its own.
+    """
+    streams = codec.encode(items, quality)
+    length = np.array([len(stream) for stream in streams])
+    alone = np.array([codec.stream_bytes(stream) for stream in streams])
+    none = np.zeros(len(streams))
+    return Measurement(
+        length,
+        _share(streams) if shared else alone - length,
+        none,
+        none,
+        head_statistics(task, head, codec.decode(streams), label),
+        alone if shared else none[:0],
+    )
+
+
+def _share(streams: list[bytes]) -> np.ndarray:
+    """Each stream's share of what one file of all adds to them, in bytes."""
+    around = len(container.pack(streams, bytes(4), 0)) - sum(map(len, streams))
+    return np.full(len(streams), around / len(streams))
 
 
 def _quantised(codec, params, feature, levels) -> Symbols:

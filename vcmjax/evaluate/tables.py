@@ -21,6 +21,15 @@ METHODS = {
     "control": "Control Group",
     "hyperprior": "Hyperprior",
     "ours": "Ours",
+    "idfc_tiling": "IDFC, tiling",
+    "idfc_concatenation": "IDFC, concatenation",
+    "idfc_descending": "IDFC, nearest first",
+    "image_hevc": "Image: HEVC (BPG)",
+    "image_jpeg": "Image: JPEG",
+    "image_jpeg2000": "Image: JPEG 2000",
+    "image_webp": "Image: WebP",
+    "image_avif": "Image: AVIF",
+    "image_jxl": "Image: JPEG XL",
 }
 """Methods in the order shown, with their printed names."""
 
