@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -362,21 +362,45 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     return config, options
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line; see the module docstring."""
+def completed(arguments: Sequence[str] | None) -> tuple[Path, dict] | None:
+    """Run a command line and draw its figures; `OUT` and its results, None but in process 0."""
     config, options = parse(arguments)
     devices = parallel.initialize(options.coordinator, options.processes, options.process_id)
     coder = CODERS[options.coder]
     results = run(config, options.out, options.parallel, options.skip_bad, coder)
     if devices.process:
-        return
+        return None
     draw(options.out)
-    console = rich.console.Console()
-    console.print(tables.table(results))
-    console.print(tables.caption(results))
-    console.print(
-        f"{options.out / 'results.json'} and its figures, after {results['seconds']:.0f} s"
-    )
+    return options.out, results
+
+
+def sibling(
+    defaults: Sequence[str], draw: Callable[[dict, Path], None], arguments: Sequence[str] | None
+) -> None:
+    """The command line of an experiment that draws something else from a run of this one.
+
+    Args:
+      defaults: Options of this one, before those given.
+      draw: (results, folder) prints tables, and draws figures into the folder.
+      arguments: Options of this one; or ``--draw RESULTS.json``, to draw without a run.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--draw", type=Path)
+    given, others = parser.parse_known_args(arguments)
+    if given.draw:
+        draw(tables.read(given.draw), given.draw.parent)
+    elif finished := completed([*defaults, *others]):
+        draw(finished[1], finished[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module docstring."""
+    finished = completed(arguments)
+    if finished:
+        out, results = finished
+        console = rich.console.Console()
+        console.print(tables.table(results))
+        console.print(f"{out / 'results.json'} and its figures, after {results['seconds']:.0f} s")
 
 
 if __name__ == "__main__":

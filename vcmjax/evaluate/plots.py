@@ -91,7 +91,8 @@ def plateau_bars(results: Results, path: Path | str, split: str = "val") -> None
         raise DataError(f"plateau_bars: results hold no pooled plateau of split {split}")
     tasks = [task for task in results["tasks"] if any(key[0] == task for key in entries)]
     methods = [method for method in MARKERS if any(key[1] == method for key in entries)]
-    figure = new_figure(max(5.5, 1.5 + 1.9 * len(tasks)), 4.2)
+    group = max(1.9, 0.8 * len(methods))  # inches
+    figure = new_figure(max(5.5, 1.5 + group * len(tasks)), 4.2)
     axes = figure.subplots()
     width = 0.8 / len(methods)
     for (task, method), entry in entries.items():
@@ -108,7 +109,7 @@ def plateau_bars(results: Results, path: Path | str, split: str = "val") -> None
     if not all(entry["reached"] for entry in entries.values()):
         text = "not reached: best point shown"
         handles.append(Patch(facecolor="white", edgecolor="black", hatch="///", label=text))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3 if len(methods) < 5 else 4)
     figure.savefig(path)
 
 
@@ -138,7 +139,7 @@ def _rate_panel(axes: Axes, results: Results, task: str, split: str) -> None:
             x, y, below, above = np.array(sorted(points)).T
             name = METHODS[method] + (f" ({recipe})" if len(recipes) > 1 else "")
             axes.errorbar(x, y, (below, above), color=COLOURS[method], marker=marker, ms=4.5,
-                          ls=line, lw=1.6, elinewidth=0.9, capsize=2, label=name)  # fmt: skip
+                          ls=line, lw=1.6, elinewidth=0.7, capsize=1.5, label=name)  # fmt: skip
     for entry in results["plateau"]:
         point = entry.get(split)
         if entry["task"] == task and entry["seed"] is None and entry["reached"] and point:
@@ -164,7 +165,7 @@ def _rate_panel(axes: Axes, results: Results, task: str, split: str) -> None:
         functions = (lambda bpp: bpp * size, lambda count: count / size)
         top = axes.secondary_xaxis("top", functions=functions)
         top.set_xlabel("bytes per image")
-        _ticks(top.xaxis, axes.get_xscale())
+        _ticks(top.xaxis, axes)
 
 
 def _rate_axes(axes: Axes, bpp: list[float], spec: dict[str, Any]) -> None:
@@ -174,19 +175,21 @@ def _rate_axes(axes: Axes, bpp: list[float], spec: dict[str, Any]) -> None:
         axes.set_xlim(min(bpp) / 1.2, max(bpp) * 1.2)
     else:
         axes.set_xlim(0, max(bpp) * 1.08)
-    _ticks(axes.xaxis, axes.get_xscale())
+    _ticks(axes.xaxis, axes)
     axes.set_xlabel("bits per pixel")
     worse = "" if spec["higher_is_better"] else " (lower is better)"
     axes.set_ylabel(AXES.get(spec["metric"], spec["metric"]) + worse)
     axes.grid(alpha=0.25, lw=0.6)
 
 
-def _ticks(axis: Any, scale: str) -> None:
-    """Plain numbers, at 1, 2 and 5 on a logarithmic axis."""
+def _ticks(axis: Any, axes: Axes) -> None:
+    """Plain numbers; on a logarithmic axis at 1, 2 and 5, or 1 and 3 where it is long."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    if scale == "log":
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30))
+    if axes.get_xscale() == "log":
+        low, high = axes.get_xlim()
+        subs = (1, 3) if high > 200 * low else (1, 2, 5)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=30))
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.set_minor_formatter(NullFormatter())
     else:
