@@ -6,10 +6,13 @@ ascending in bits: QP 51 down to 12 of HEVC, and what each image library offers.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from experiments.kept import kept
+from experiments.method import Method
 from experiments.task_data import TaskData
 from vcmjax.codecs.idfc import Idfc, Packing
 from vcmjax.codecs.image import FORMATS, ImageCodec
@@ -21,28 +24,6 @@ _POINTS = 8
 """Points of a curve; the plateau search tries qualities between them."""
 
 
-class Conventional(NamedTuple):
-    """A method with nothing to train, on one task.
-
-    Attributes:
-      name: On the command line.
-      recipe: What its parameters are, in words.
-      qualities: By rate level.
-      measure: (split, level) to its measurement.
-    """
-
-    name: str
-    recipe: str
-    qualities: tuple[int, ...]
-    measure: Callable[[str, int], Measurement]
-
-    @property
-    def grid(self) -> list[int]:
-        """Levels of its curve, spread over all."""
-        last = len(self.qualities) - 1
-        return sorted({round(i * last / (_POINTS - 1)) for i in range(_POINTS)})
-
-
 PACKINGS: dict[str, Packing] = {
     "idfc_tiling": "tiling",
     "idfc_concatenation": "concatenation",
@@ -52,52 +33,96 @@ IMAGES = {f"image_{name}": name for name in FORMATS}
 METHODS = (*PACKINGS, *IMAGES)
 
 
-def idfc(name: str, at: TaskData) -> Conventional:
+def idfc(name: str, at: TaskData, seed: int, folder: Path) -> Method:
     """The feature of `at` through HEVC; channels as frames are predicted, as in VCM (2020)."""
-    shape = at.splits["val"].feature.shape[1:]
     inter = PACKINGS[name] != "tiling"
-    codec = Idfc(tuple(shape), PACKINGS[name], inter=inter)
+    codec = Idfc(tuple(at.splits["val"].feature.shape[1:]), PACKINGS[name], inter=inter)
 
-    def measured(split: str, level: int) -> Measurement:
+    def measured(split: str, quality: int) -> Measurement:
         data = at.splits[split]
         return measure.conventional(
-            codec, data.feature, QPS[level], at.task, at.head, data.label, shared=True
+            codec, data.feature, quality, at.task, at.head, data.label, shared=True
         )
 
     recipe = f"{codec.bits} bits, {codec.scale}, {'inter' if inter else 'intra'}"
-    return Conventional(name, recipe, QPS, measured)
+    return _method(name, recipe, QPS, measured, seed, folder)
 
 
 def image(
-    name: str, at: TaskData, head: Callable, images: Callable[[str], np.ndarray]
-) -> Conventional:
+    name: str,
+    at: TaskData,
+    seed: int,
+    folder: Path,
+    head: Callable,
+    images: Callable[[str], np.ndarray],
+) -> Method:
     """The image through a codec, and the network run on what was received.
 
     Args:
       name: Of `IMAGES`.
       at: The task.
+      seed: See `_method`.
+      folder: Where measurements are kept.
       head: Images uint8 (B, H, W, 3) to the task's output; one object, so that it compiles once.
       images: Split to its images uint8 (N, H, W, 3).
     """
     form = FORMATS[IMAGES[name]]
     codec = ImageCodec(IMAGES[name], at.splits["val"].image_shape)
 
-    def measured(split: str, level: int) -> Measurement:
-        quality, label = form.levels[level], at.splits[split].label
+    def measured(split: str, quality: int) -> Measurement:
+        label = at.splits[split].label
         return measure.conventional(codec, images(split), quality, at.task, head, label)
 
-    return Conventional(name, form.name, form.levels, measured)
+    return _method(name, form.name, form.levels, measured, seed, folder)
 
 
 def opened(
-    methods: Sequence[str], at: TaskData, images: Callable[[str], np.ndarray], dtype: Any
-) -> list[Conventional]:
-    """Those of `methods` that are conventional, on the task `at`."""
+    names: Sequence[str],
+    at: TaskData,
+    seed: int,
+    folder: Path,
+    images: Callable[[str], np.ndarray],
+    dtype: Any,
+) -> list[Method]:
+    """Those of `names` that are conventional, on the task `at`.
+
+    Args:
+      names: Methods.
+      at: The task.
+      seed: Under which the one measurement of each is filed.
+      folder: Of measurements, in a folder per method.
+      images: Split to its images uint8 (N, H, W, 3).
+      dtype: That the task network computes in, None for float32.
+    """
     network = at.network.network
     encode = functools.partial(network.encode, at.network.params, dtype=dtype)
     images, head = functools.cache(images), lambda pixels: at.head(encode(pixels))
     return [
-        idfc(name, at) if name in PACKINGS else image(name, at, head, images)
-        for name in methods
+        idfc(name, at, seed, folder)
+        if name in PACKINGS
+        else image(name, at, seed, folder, head, images)
+        for name in names
         if name in METHODS
     ]
+
+
+def _method(
+    name: str,
+    recipe: str,
+    qualities: Sequence[int],
+    measured: Callable[[str, int], Measurement],
+    seed: int,
+    folder: Path,
+) -> Method:
+    last = len(qualities) - 1
+    return Method(
+        name,
+        recipe,
+        (seed,),
+        tuple(sorted({round(i * last / (_POINTS - 1)) for i in range(_POINTS)})),
+        last,
+        lambda level: {"lam": None, "quality": qualities[level]},
+        lambda _, level, split: kept(
+            folder / name / f"{split}_{level}.npz", lambda: measured(split, qualities[level])
+        ),
+    )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import harness, plateau, study
+from experiments import harness, plateau
+from experiments.kept import kept
 from experiments.rows import Row
 from vcmjax.errors import DataError, UsageError
 from vcmjax.evaluate.measure import Measurement
@@ -313,11 +314,11 @@ def test_measurements_are_kept_and_a_damaged_file_is_named(tmp_path):
     m = measurement([[[4, 0], [0, 1]]] * 2, [5, 7])
     path = tmp_path / "val_3.npz"
     for compute in (lambda: m, lambda: pytest.fail("measured twice")):
-        kept = study._kept(path, compute)
-        np.testing.assert_array_equal(kept.total, m.total)
-        np.testing.assert_array_equal(kept.statistics["confusion"], m.statistics["confusion"])
+        found = kept(path, compute)
+        np.testing.assert_array_equal(found.total, m.total)
+        np.testing.assert_array_equal(found.statistics["confusion"], m.statistics["confusion"])
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(
         DataError, match=r"val_3\.npz: not a measurement .* delete it and run again"
     ):
-        study._kept(path, lambda: m)
+        kept(path, lambda: m)
