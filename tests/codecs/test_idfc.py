@@ -179,3 +179,11 @@ def test_an_end_that_is_not_finite_is_corrupt():
 def test_what_cannot_be_coded_is_refused(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+@given(hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 9)] * 2, st.integers(1, 20))))
+def test_a_mosaic_holds_every_channel_once(integers):
+    frame = idfc.tile(integers)
+    assert frame.shape == idfc.mosaic(integers.shape)
+    np.testing.assert_array_equal(idfc.untile(frame, integers.shape), integers)
+    assert frame.size < 2 * integers.size + integers.shape[0] * integers.shape[1]

@@ -60,7 +60,7 @@ class Idfc:
     @property
     def form(self) -> hevc.Format:
         """Of the frames: padded where the feature is smaller than HEVC's least."""
-        height, width = self._mosaic if self.packing == "tiling" else self.shape[:2]
+        height, width = mosaic(self.shape) if self.packing == "tiling" else self.shape[:2]
         pixels = "gray" if self.bits == 8 else "gray10le"
         intra = self.packing == "tiling" or not self.inter
         height = max(height, hevc.LOWEST_SIDE)
@@ -107,7 +107,7 @@ class Idfc:
             places = nearest_chain(feature)
             channels = [channels[place] for place in places]
             order = _packed_order(places)
-        frames = [self._tiled(integers)] if self.packing == "tiling" else channels
+        frames = [tile(integers)] if self.packing == "tiling" else channels
         frames = [self._padded(frame) for frame in frames]
         slices = hevc.encode(frames, self.form, qp)
         lengths = encode_numbers([len(unit) for unit in slices[:-1]]) if slices[1:] else b""
@@ -119,7 +119,7 @@ class Idfc:
         ends = np.frombuffer(stream[: 2 * _RANGE.itemsize], _RANGE)
         height, width, channels = self.shape
         if self.packing == "tiling":
-            integers = self._untiled(frames[0])
+            integers = untile(frames[0], self.shape)
         else:
             integers = np.stack([frame[:height, :width] for frame in frames], -1)
         if self.packing == "descending":
@@ -146,34 +146,39 @@ class Idfc:
 
     # Frames
 
-    @property
-    def _columns(self) -> int:
-        """Channels side by side, so that the mosaic is as square as its channels allow."""
-        height, width, channels = self.shape
-        return min(channels, max(1, round(math.sqrt(channels * height / width))))
-
-    @property
-    def _mosaic(self) -> tuple[int, int]:
-        height, width, channels = self.shape
-        return height * -(-channels // self._columns), width * self._columns
-
-    def _tiled(self, integers: np.ndarray) -> np.ndarray:
-        height, width, channels = self.shape
-        rows, columns = -(-channels // self._columns), self._columns
-        # Places that are left over repeat the last channel, which costs the fewest bits.
-        integers = np.pad(integers, ((0, 0), (0, 0), (0, rows * columns - channels)), mode="edge")
-        tiles = integers.reshape(height, width, rows, columns).transpose(2, 0, 3, 1)
-        return tiles.reshape(rows * height, columns * width)
-
-    def _untiled(self, frame: np.ndarray) -> np.ndarray:
-        height, width, channels = self.shape
-        rows, columns = -(-channels // self._columns), self._columns
-        tiles = frame[: rows * height, : columns * width].reshape(rows, height, columns, width)
-        return tiles.transpose(1, 3, 0, 2).reshape(height, width, -1)[..., :channels]
-
     def _padded(self, frame: np.ndarray) -> np.ndarray:
         height, width = self.form.height - frame.shape[0], self.form.width - frame.shape[1]
         return np.pad(frame, ((0, height), (0, width)), mode="edge")
+
+
+def mosaic(shape: tuple[int, int, int]) -> tuple[int, int]:
+    """(height, width) of all channels of an (H, W, C) feature side by side, as square as can be."""
+    height, width, channels = shape
+    return height * -(-channels // _columns(shape)), width * _columns(shape)
+
+
+def tile(integers: np.ndarray) -> np.ndarray:
+    """(H, W, C) to a mosaic; what is left over repeats the last channel, which costs least."""
+    height, width, channels = integers.shape
+    columns = _columns(integers.shape)
+    rows = -(-channels // columns)
+    integers = np.pad(integers, ((0, 0), (0, 0), (0, rows * columns - channels)), mode="edge")
+    tiles = integers.reshape(height, width, rows, columns).transpose(2, 0, 3, 1)
+    return tiles.reshape(rows * height, columns * width)
+
+
+def untile(frame: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Inverse of `tile`; what lies right of the mosaic or below it is padding."""
+    height, width, channels = shape
+    columns = _columns(shape)
+    rows = -(-channels // columns)
+    tiles = frame[: rows * height, : columns * width].reshape(rows, height, columns, width)
+    return tiles.transpose(1, 3, 0, 2).reshape(height, width, -1)[..., :channels]
+
+
+def _columns(shape: tuple[int, ...]) -> int:
+    height, width, channels = shape
+    return min(channels, max(1, round(math.sqrt(channels * height / width))))
 
 
 def quantise(feature: np.ndarray, bits: int, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
