@@ -1,21 +1,31 @@
-"""Write the tables of README.md, and draw its figures, anew from the committed results.
+"""Write the tables of README.md and docs/results.md, and draw their figures, from the results.
 
 Run:    python -m experiments.readme
 Expect: experiments/results/NAME.png for each plateau_*.json there, and an example page where
-        NAME_examples.npz lies beside it; in README.md each block from ``<!-- results: NAME -->`` to
+        NAME_examples.npz lies beside it; in both texts each block ``<!-- results: NAME -->`` up to
         ``<!-- end -->`` holds the table of NAME.json, ``<!-- recipes: DATA -->`` the recipes,
-        ``<!-- curve: NAME -->`` the curve of Ours in NAME.json
+        ``<!-- curve: NAME -->`` the curve of Ours, ``<!-- deltas: NAME -->`` what it saves and
+        ``<!-- efficacy: NAME -->`` Table 2 of CVR, from NAME.json
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments import efficacy, rate_performance
 from vcmjax.evaluate import plots, tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-_BLOCK = re.compile(r"<!-- (results|recipes|curve): (\w+) -->\n.*?<!-- end -->", re.DOTALL)
+_BLOCK = re.compile(
+    r"<!-- (results|recipes|curve|deltas|efficacy): (\w+) -->\n.*?<!-- end -->", re.DOTALL
+)
+TEXTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
+_TABLES = {
+    "results": tables.markdown,
+    "deltas": rate_performance.deltas,
+    "efficacy": efficacy.table,
+}
 RECIPES = {
     "one conditioned model, network's output": "recipe_{}_network.json",
     "one conditioned model, labels": "recipe_{}_labels.json",
@@ -60,7 +70,7 @@ def _miou(row: dict) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Rewrite README.md in place and redraw its figures."""
+    """Rewrite both texts in place and redraw their figures."""
     del arguments
     for results in sorted(RESULTS.glob("plateau_*.json")):
         content = tables.read(results)
@@ -68,8 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         examples = results.with_name(f"{results.stem}_examples.npz")
         if examples.exists():
             plots.examples(examples, content, examples.with_suffix(".png"))
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text()))
+        if content.get("comparisons"):
+            rate_performance.bubbles(content, results.with_name(f"{results.stem}_bubbles.png"))
+        if content.get("comparisons") and any(
+            spec["kind"] == "segment" for spec in content["tasks"].values()
+        ):
+            efficacy.radar(content, results.with_name(f"{results.stem}_radar.png"))
+    for path in TEXTS:
+        path.write_text(filled(path.read_text()))
 
 
 def filled(text: str) -> str:
@@ -77,8 +93,8 @@ def filled(text: str) -> str:
 
     def block(match: re.Match) -> str:
         kind, name = match.groups()
-        if kind == "results":
-            made = tables.markdown(tables.read(RESULTS / f"{name}.json"))
+        if kind in _TABLES:
+            made = _TABLES[kind](tables.read(RESULTS / f"{name}.json"))
         else:
             made = recipes(name) if kind == "recipes" else curve(name)
         return f"<!-- {kind}: {name} -->\n{made}\n<!-- end -->"
