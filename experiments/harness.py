@@ -1,9 +1,11 @@
 """What every experiment needs around its run: errors in one line, progress, and provenance."""
 
+import dataclasses
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 from vcmjax import cli
 from vcmjax.cli import steps
-from vcmjax.errors import DataError
+from vcmjax.errors import DataError, UsageError
 
 _PACKAGES = ("vcmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -26,6 +28,30 @@ def main(run: Callable[[], None]) -> None:
 def cache_directory() -> Path:
     """Where task networks and features are kept: $VCMJAX_CACHE, else ~/.cache/vcmjax."""
     return Path(os.environ.get("VCMJAX_CACHE") or Path.home() / ".cache" / "vcmjax")
+
+
+def claim(out: Path, config: Any) -> None:
+    """Make folder `out` that of a run of `config`, a dataclass, or refuse.
+
+    Raises:
+      UsageError: `out` holds a run of another, or the disk is nearly full.
+    """
+    path = out / "config.json"
+    new = json.loads(json.dumps(dataclasses.asdict(config)))  # tuples as the lists they become
+    if path.exists():
+        old = read_json(path)
+        differ = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+        if differ:
+            raise UsageError(
+                f"--out {out} holds a run with other settings ({', '.join(differ)}); "
+                "name another folder, or delete this one."
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(out).free < 2**30:
+        raise UsageError(
+            f"--out {out}: less than 1 GiB free; expected room for models and features."
+        )
+    write_json(path, new)
 
 
 def tracked(description: str, total: int) -> Callable[[Iterable], Iterable]:

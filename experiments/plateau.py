@@ -8,7 +8,6 @@ Expect: OUT/results.json, its table on the screen, its figures beside it
 
 import argparse
 import dataclasses
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,8 @@ from vcmjax.data.taskonomy import PAPER_COUNTS
 from vcmjax.data.taskonomy_lists import SUBSETS
 from vcmjax.errors import UsageError, VcmError
 from vcmjax.evaluate import plots, tables
-from vcmjax.tasks import TABLE_3
+from vcmjax.nets.pretrained import TaskNetwork
+from vcmjax.tasks import TABLE_3, Task
 from vcmjax.train import parallel
 from vcmjax.train.losses import Target
 
@@ -142,11 +142,10 @@ def run(
     data = open_data(config)
     leads = parallel.devices().process == 0  # the other processes extract and train with it
     if leads:
-        _claim(out, config)
+        harness.claim(out, config)
     dtype = jnp.bfloat16 if config.bfloat16 else None
-    cache = harness.cache_directory()
     study = Study(
-        task_data.Reader(data, cache, config.views, skip_bad, dtype),
+        task_data.Reader(data, harness.cache_directory(), config.views, skip_bad, dtype),
         out,
         methods=config.methods,
         seeds=config.seeds,
@@ -160,17 +159,13 @@ def run(
         at_once=at_once,
         coder=coder,
     )
-    own = task_networks.Config(ROOMS, config.network_steps, size=config.size)
     try:
         for name in chosen_tasks(config, data):
             task = data.tasks[name]
             lams = config.lams or LAMS[task.kind]
-            network = (
-                task_networks.given(Path(config.networks), task)
-                if config.networks
-                else task_networks.network_for(data, task, own, cache)
+            study.run(
+                task, network(config, data, task), lams, *(config.latent or LATENT[task.kind])
             )
-            study.run(task, network, lams, *(config.latent or LATENT[task.kind]))
     except VcmError:
         # Bad data, found before any training: leave no trace.
         if leads and not (out / "models").exists():
@@ -211,6 +206,14 @@ def open_data(config: Config) -> dataset.Dataset:
     return data
 
 
+def network(config: Config, data: dataset.Dataset, task: Task) -> TaskNetwork:
+    """The task network that `config` names, trained now if need be."""
+    if config.networks:
+        return task_networks.given(Path(config.networks), task)
+    own = task_networks.Config(ROOMS, config.network_steps, size=config.size)
+    return task_networks.network_for(data, task, own, harness.cache_directory())
+
+
 def chosen_tasks(config: Config, data: dataset.Dataset) -> tuple[str, ...]:
     """Names of the tasks to run."""
     known = tuple(name for name in TABLE_3 if name in data.tasks)
@@ -226,27 +229,6 @@ def draw(out: Path) -> None:
         examples = out / f"examples_{task}.npz"
         if examples.exists():  # they show Ours, which may have been left out
             plots.examples(examples, results, examples.with_suffix(".png"))
-
-
-def _claim(out: Path, config: Config) -> None:
-    """Make `out` this configuration's, or refuse."""
-    path = out / "config.json"
-    new = dataclasses.asdict(config)
-    new = {key: list(value) if isinstance(value, tuple) else value for key, value in new.items()}
-    if path.exists():
-        old = harness.read_json(path)
-        differ = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-        if differ:
-            raise UsageError(
-                f"--out {out} holds a run with other settings ({', '.join(differ)}); "
-                "name another folder, or delete this one."
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(out).free < 2**30:
-        raise UsageError(
-            f"--out {out}: less than 1 GiB free; expected room for models and features."
-        )
-    harness.write_json(path, new)
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:

@@ -1,0 +1,156 @@
+"""Tables I and II of VCM (2020): features of a task network by layer, QP and packing, through HEVC.
+
+Run:    python -m experiments.feature_coding [--task NAME ...] [--layers NAME ...]
+                                           [--data rooms|DIR] [--networks DIR] [--out DIR]
+Cost:   6 minutes on two CPU cores
+Expect: OUT/results.json, both tables on the screen, OUT/feature_coding.png
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import rich.console
+import rich.markdown
+
+from experiments import harness, layers
+from experiments.layers import Case, Coder
+from vcmjax.codecs.idfc import Idfc, Packing
+from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.tables import title
+from vcmjax.nets.split import Layer
+
+PACKINGS: tuple[Packing, ...] = ("concatenation", "descending", "tiling")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(layers.Config):
+    """What decides the numbers, besides what both experiments have.
+
+    Attributes:
+      qps: Of HEVC.
+      packings: Of `Idfc`; channels as frames are predicted from each other, as in the paper.
+    """
+
+    qps: tuple[int, ...] = (12, 22, 32, 42, 51)
+    packings: tuple[Packing, ...] = PACKINGS
+
+
+QUICK = {"layers": ("encoder/Conv_2", "head/Conv_0"), "qps": (22, 42), "images": 4}
+
+
+def run(config: Config, out: Path) -> dict[str, Any]:
+    """Measure every point, those in `out` excepted; returns what ``results.json`` holds."""
+    rows = []
+    for case in layers.cases(config):
+        harness.claim(out, config)
+        count = len(case.layers) * len(config.packings) * len(config.qps)
+        with harness.steps(case.task.name, count) as progress:
+            for layer in case.layers:
+                for row in _of_layer(case, layer, config, out / "points"):
+                    rows.append(row)
+                    progress(sum(row["task"] == case.task.name for row in rows))
+    return layers.finished(config, out, rows=rows)
+
+
+def _of_layer(case: Case, layer: Layer, config: Config, points: Path) -> Iterator[dict[str, Any]]:
+    feature, finish = layers.batched(layer.front)(case.image), layers.batched(layer.back)
+    raw = 4 * feature[0].size
+    for packing in config.packings:
+        codec = Idfc(layer.shape, packing, inter=packing != "tiling")  # type: ignore[arg-type]
+        for qp in config.qps:
+            place = f"{case.task.name}-{layer.name.replace('/', '-')}-{packing}-{qp}.json"
+            coder = Coder(functools.partial(codec.encode, qp=qp), codec.decode, codec.stream_bytes)
+            measure = functools.partial(layers.point, case, feature, finish, coder)
+            row = layers.kept(points / place, measure)
+            yield {
+                "task": case.task.name,
+                "metric": case.task.metric,
+                "layer": layer.name,
+                "shape": list(layer.shape),
+                "packing": packing,
+                "qp": qp,
+                "raw_bytes": raw,
+                "compression_rate": row["bytes"] / raw,
+                **row,
+            }
+
+
+def table_1(results: dict[str, Any]) -> str:
+    """Markdown of Table I: by layer and task, tiling: rate and fidelity at each QP."""
+    tasks, qps = layers.tasks(results), results["config"]["qps"]
+    packing = results["config"]["packings"][-1]
+    head = ["Layer", "shape", *(f"{title(t)}, QP {q}" for t in tasks for q in qps)]
+    return _table(head, results, [(t, packing, q) for t in tasks for q in qps])
+
+
+def table_2(results: dict[str, Any], task: str) -> str:
+    """Markdown of Table II: by layer and packing, at the least and a great QP."""
+    config = results["config"]
+    qps = (config["qps"][0], config["qps"][-2] if len(config["qps"]) > 2 else config["qps"][-1])
+    head = ["Layer", "shape", *(f"{p}, QP {q}" for p in config["packings"] for q in qps)]
+    return _table(head, results, [(task, p, q) for p in config["packings"] for q in qps])
+
+
+def _table(head: list[str], results: dict[str, Any], columns: Sequence[tuple]) -> str:
+    key = lambda row: (row["layer"], "×".join(map(str, row["shape"])))  # noqa: E731
+    found = {(r["task"], r["packing"], r["qp"], *key(r)): r for r in results["rows"]}
+    lines = [head, ["---", "---", *["---:"] * len(columns)]]
+    for name in dict.fromkeys(map(key, results["rows"])):
+        rows = [found.get((*column, *name)) for column in columns]
+        if any(rows):
+            cells = [
+                f"{row['compression_rate']:.4f} / {row['fidelity']:.3f}" if row else "–"
+                for row in rows
+            ]
+            lines.append([*name, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Fidelity against bits: a panel per task, a line per layer, tiled."""
+    tasks = layers.tasks(results)
+    figure = new_figure(6.2 * len(tasks), 4.8)
+    panels = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        rows = [
+            r
+            for r in results["rows"]
+            if r["task"] == task and r["packing"] == results["config"]["packings"][-1]
+        ]
+        names = list(dict.fromkeys(row["layer"] for row in rows))
+        for place, name in enumerate(names):
+            points = sorted((r["bytes"], r["fidelity"]) for r in rows if r["layer"] == name)
+            x, y = zip(*points, strict=True)
+            style = "-" if name.startswith("encoder") else "--"
+            colour = _colour(place / max(1, len(names) - 1))
+            axes.plot(x, y, style, marker="o", ms=3.5, color=colour, label=name)
+        axes.set_xscale("log")
+        axes.set_xlabel("bytes per image")
+        axes.set_ylabel("fidelity: agreement with the uncompressed output")
+        axes.set_title(title(task), fontsize=10)
+        axes.grid(alpha=0.25, lw=0.6)
+        axes.legend(fontsize=7)
+    figure.savefig(path)
+
+
+def _colour(place: float) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"](0.92 * place)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module docstring."""
+    config, out = layers.parse(__doc__, Config, arguments)
+    results = run(config, out)
+    draw(results, out / "feature_coding.png")
+    console = rich.console.Console()
+    for text in (table_1(results), *(table_2(results, task) for task in layers.tasks(results))):
+        console.print(rich.markdown.Markdown(text))
+
+
+if __name__ == "__main__":
+    harness.main(main)

@@ -1,0 +1,232 @@
+"""What it costs to send a layer of a task network, or the image, by a conventional codec.
+
+One point is one layer, codec and quality on the same images: every stream is written and read
+back, and the rest of the network run on what was received.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import harness, plateau
+from vcmjax.errors import UsageError
+from vcmjax.evaluate import bootstrap, metrics
+from vcmjax.nets import split
+from vcmjax.nets.split import Layer
+from vcmjax.tasks import Task
+from vcmjax.train import losses
+
+_BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What both experiments have in common.
+
+    Attributes:
+      data: ``rooms`` or a folder.
+      networks: As in `plateau.Config`.
+      tasks: Those of a class per image or pixel; empty for `class_scene` and `segment_semantic`
+        as far as the data set labels them.
+      layers: Names; empty for every direct submodule of encoder and head but the output.
+      images: Validation images, or as many as there are.
+      size: Image side in pixels.
+    """
+
+    data: str = "rooms"
+    networks: str = ""
+    tasks: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    images: int = 64
+    size: int = 128
+
+
+class Coder(NamedTuple):
+    """A codec at one quality.
+
+    Attributes:
+      encode: Features or images to a stream each.
+      decode: Back.
+      alone: A stream to the bytes of a file or elementary stream of its own.
+    """
+
+    encode: Callable[[np.ndarray], list[bytes]]
+    decode: Callable[[list[bytes]], np.ndarray]
+    alone: Callable[[bytes], int]
+
+
+class Case(NamedTuple):
+    """A task, and the images that every point of it is measured on.
+
+    Attributes:
+      task: Of a class per image or pixel.
+      image: uint8 (N, H, W, 3).
+      label: As in `vcmjax.tasks`.
+      whole: Images to the network's output, (N, ..., classes).
+      output: Of `image`, nothing coded.
+      layers: Those to send, each an (h, w, c) of features per image.
+    """
+
+    task: Task
+    image: np.ndarray
+    label: np.ndarray
+    whole: Callable[[np.ndarray], np.ndarray]
+    output: np.ndarray
+    layers: list[Layer]
+
+
+def cases(config: Config) -> Iterator[Case]:
+    """A case per task.
+
+    Raises:
+      UsageError: An unknown task or layer, or a task of values instead of classes.
+      DataError: Data or networks that are missing or damaged.
+    """
+    counts = (1, config.images, 1) if config.data == "rooms" else ()
+    study = plateau.Config(
+        config.data, config.networks, config.tasks, counts=counts, size=config.size
+    )
+    data = plateau.open_data(study)
+    names = config.tasks or [n for n in ("class_scene", "segment_semantic") if n in data.tasks]
+    for name in names:
+        if data.tasks[name].kind == "dense":
+            raise UsageError(f"--task {name}: expected a task of a class per image or pixel.")
+    for name in names:
+        found = plateau.network(study, data, data.tasks[name])
+        source = data.open("val", name)
+        some = [source[i] for i in range(min(config.images, len(source)))]
+        image, label = (np.stack([each[key] for each in some]) for key in ("image", name))
+        network, params = found.network, found.params
+        forward = jax.jit(lambda x, n=network, p=params: n.decode(p, n.encode(p, x)))
+        whole = batched(forward)
+        every = split.layers(network, params, image.shape[1:3])[:-1]
+        wanted = [layer for layer in _chosen(every, config.layers) if len(layer.shape) == 3]
+        yield Case(found.task, image, label, whole, whole(image), wanted)
+
+
+def batched(function: Callable[[jax.Array], jax.Array]) -> Callable[[np.ndarray], np.ndarray]:
+    """`function` of items (N, ...), a few at a time."""
+
+    def apply(items: np.ndarray) -> np.ndarray:
+        starts = range(0, len(items), _BATCH)
+        return np.concatenate([function(jnp.asarray(items[s : s + _BATCH])) for s in starts])
+
+    return apply
+
+
+def point(
+    case: Case, items: np.ndarray, finish: Callable[[np.ndarray], np.ndarray], coder: Coder
+) -> dict[str, Any]:
+    """One point, with 95 % bootstrap intervals over images.
+
+    Args:
+      case: Where.
+      items: What is coded, (N, ...).
+      finish: Decoded items to the network's output.
+      coder: By what.
+
+    Returns:
+      ``bytes`` and ``bytes_alone`` per image; ``fidelity``, the share of images, or of pixels,
+      on which the output's class is that without coding (VCM 2020, section VII-A); ``score``,
+      the task's own; ``ci`` of each; ``per_image`` numbers.
+    """
+    streams = coder.encode(items)
+    received = finish(coder.decode(streams))
+    size = np.array([len(stream) for stream in streams])
+    same = (received.argmax(-1) == case.output.argmax(-1)).reshape(len(items), -1).mean(1)
+    statistics = _statistics(case, received)
+
+    def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
+        count = weights.sum(1)
+        score = metrics.resampled_scores(case.task, statistics, weights)[case.task.metric]
+        means = {"bytes": weights @ size / count, "fidelity": weights @ same / count}
+        return means | {"score": score}
+
+    whole = resampled(np.ones((1, len(items))))
+    ci = bootstrap.interval(resampled, len(items), seed=0)
+    return {
+        **{name: float(value[0]) for name, value in whole.items()},
+        "bytes_alone": float(np.mean([coder.alone(stream) for stream in streams])),
+        "ci": {name: list(ends) for name, ends in ci.items()},
+        "per_image": {"bytes": size.tolist(), "fidelity": same.round(4).tolist()},
+    }
+
+
+def pristine(case: Case) -> float:
+    """The task's score with nothing coded."""
+    return metrics.scores(case.task, _statistics(case, case.output))[case.task.metric]
+
+
+def _statistics(case: Case, output: np.ndarray) -> metrics.Statistics:
+    if case.task.kind == "segment":
+        output = np.asarray(losses.resized(jnp.asarray(output), *case.label.shape[1:3]))
+    return metrics.statistics(case.task, output, case.label)
+
+
+def kept(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The point in `path`, or the one computed now and left there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        harness.write_json(path, compute())
+    return harness.read_json(path)
+
+
+def finished(config: Config, out: Path, **content: Any) -> dict[str, Any]:
+    """Write ``results.json`` into `out`; returns what it holds."""
+    results = {
+        "schema": 1,
+        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
+        "seeds": [0],
+        **harness.provenance(),
+        **content,
+    }
+    harness.write_json(out / "results.json", results)
+    return results
+
+
+def tasks(results: dict[str, Any]) -> list[str]:
+    """Names of the tasks in results, in the order they ran."""
+    return list(dict.fromkeys(row["task"] for row in results["rows"]))
+
+
+def parse(doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None) -> tuple[Any, Path]:
+    """The command line of either experiment: its config, of class `kind`, and its folder."""
+    defaults = kind()
+    parser = argparse.ArgumentParser(description=doc.split("\n")[0])
+    parser.add_argument("--data", default="rooms", help="'rooms' (default) or a folder")
+    parser.add_argument("--networks", default="", help="folder that vcmjax convert wrote")
+    parser.add_argument("--task", nargs="+", default=(), help="tasks of a class per image or pixel")
+    parser.add_argument("--layers", nargs="+", default=(), help="such as encoder/Conv_2")
+    parser.add_argument("--images", type=int, default=defaults.images, help="validation images")
+    parser.add_argument("--size", type=int, help="image side in pixels (default 128)")
+    name = kind.__module__.rpartition(".")[2]
+    parser.add_argument("--out", type=Path, default=Path("runs", name))
+    given = parser.parse_args(arguments)
+    if given.images < 1:
+        raise UsageError(f"--images {given.images}: expected 1 or more.")
+    size = given.size or (256 if given.networks else defaults.size)
+    config = dataclasses.replace(
+        defaults,
+        data=given.data,
+        networks=given.networks,
+        tasks=tuple(given.task),
+        layers=tuple(given.layers),
+        images=given.images,
+        size=size,
+    )
+    return config, given.out
+
+
+def _chosen(layers: Sequence[Layer], names: Sequence[str]) -> list[Layer]:
+    """Those of `names`, or all if there are none."""
+    known = {layer.name: layer for layer in layers}
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise UsageError(f"--layers {missing[0]}: expected some of {', '.join(known)}.")
+    return [known[name] for name in names] if names else list(layers)
