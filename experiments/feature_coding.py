@@ -22,7 +22,11 @@ from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.tables import title
 from vcmjax.nets.split import Layer
 
-PACKINGS: tuple[Packing, ...] = ("concatenation", "descending", "tiling")
+LABELS: dict[Packing, str] = {
+    "concatenation": "channels as frames",
+    "descending": "nearest first",
+    "tiling": "tiled",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Config(layers.Config):
     """
 
     qps: tuple[int, ...] = (12, 22, 32, 42, 51)
-    packings: tuple[Packing, ...] = PACKINGS
+    packings: tuple[Packing, ...] = tuple(LABELS)
 
 
 QUICK = {"layers": ("encoder/Conv_2", "head/Conv_0"), "qps": (22, 42), "images": 4}
@@ -79,34 +83,39 @@ def _of_layer(case: Case, layer: Layer, config: Config, points: Path) -> Iterato
 
 
 def table_1(results: dict[str, Any]) -> str:
-    """Markdown of Table I: by layer and task, tiling: rate and fidelity at each QP."""
-    tasks, qps = layers.tasks(results), results["config"]["qps"]
-    packing = results["config"]["packings"][-1]
-    head = ["Layer", "shape", *(f"{title(t)}, QP {q}" for t in tasks for q in qps)]
-    return _table(head, results, [(t, packing, q) for t in tasks for q in qps])
-
-
-def table_2(results: dict[str, Any], task: str) -> str:
-    """Markdown of Table II: by layer and packing, at the least and a great QP."""
+    """Markdown of Table I: by layer, tiled, at every QP."""
     config = results["config"]
-    qps = (config["qps"][0], config["qps"][-2] if len(config["qps"]) > 2 else config["qps"][-1])
-    head = ["Layer", "shape", *(f"{p}, QP {q}" for p in config["packings"] for q in qps)]
-    return _table(head, results, [(task, p, q) for p in config["packings"] for q in qps])
+    return _table(results, [(config["packings"][-1], qp) for qp in config["qps"]])
 
 
-def _table(head: list[str], results: dict[str, Any], columns: Sequence[tuple]) -> str:
-    key = lambda row: (row["layer"], "×".join(map(str, row["shape"])))  # noqa: E731
-    found = {(r["task"], r["packing"], r["qp"], *key(r)): r for r in results["rows"]}
-    lines = [head, ["---", "---", *["---:"] * len(columns)]]
-    for name in dict.fromkeys(map(key, results["rows"])):
-        rows = [found.get((*column, *name)) for column in columns]
-        if any(rows):
-            cells = [
-                f"{row['compression_rate']:.4f} / {row['fidelity']:.3f}" if row else "–"
-                for row in rows
-            ]
-            lines.append([*name, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+def table_2(results: dict[str, Any]) -> str:
+    """Markdown of Table II: by layer and packing, at the least QP and a great one."""
+    config = results["config"]
+    qps = (config["qps"][0], config["qps"][max(1, len(config["qps"]) - 2)])
+    return _table(results, [(packing, qp) for packing in config["packings"] for qp in qps])
+
+
+def _table(results: dict[str, Any], columns: Sequence[tuple[str, int]]) -> str:
+    """A table per task: a line per layer, a column per packing and QP."""
+    tables = []
+    for task in layers.tasks(results):
+        lines = [
+            [title(task), "shape", *(f"{LABELS[packing]}, QP {qp}" for packing, qp in columns)],
+            ["---", "---", *["---:"] * len(columns)],
+        ]
+        rows = [row for row in results["rows"] if row["task"] == task]
+        found = {(row["layer"], row["packing"], row["qp"]): row for row in rows}
+        shapes = {row["layer"]: "×".join(map(str, row["shape"])) for row in rows}
+        for layer, shape in shapes.items():
+            cells = [found[layer, packing, qp] for packing, qp in columns]
+            lines.append([layer, shape, *(_cell(row) for row in cells)])
+        tables.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    note = "Bytes over those of the feature in float32 / fidelity."
+    return "\n\n".join([*tables, note]) + "\n"
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['compression_rate']:.4f} / {row['fidelity']:.3f}"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -148,8 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = run(config, out)
     draw(results, out / "feature_coding.png")
     console = rich.console.Console()
-    for text in (table_1(results), *(table_2(results, task) for task in layers.tasks(results))):
-        console.print(rich.markdown.Markdown(text))
+    console.print(rich.markdown.Markdown(table_1(results)))
+    console.print(rich.markdown.Markdown(table_2(results)))
 
 
 if __name__ == "__main__":

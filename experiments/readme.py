@@ -5,26 +5,32 @@ Expect: experiments/results/NAME.png for each plateau_*.json there, and an examp
         NAME_examples.npz lies beside it; in both texts each block ``<!-- results: NAME -->`` up to
         ``<!-- end -->`` holds the table of NAME.json, ``<!-- recipes: DATA -->`` the recipes,
         ``<!-- curve: NAME -->`` the curve of Ours, ``<!-- deltas: NAME -->`` what it saves and
-        ``<!-- efficacy: NAME -->`` Table 2 of CVR, from NAME.json
+        ``<!-- efficacy: NAME -->`` Table 2 of CVR, ``<!-- layers: NAME -->`` and
+        ``<!-- packings: NAME -->`` VCM's Tables I and II, ``<!-- splits: NAME -->`` MTC's example,
+        from NAME.json
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import efficacy, rate_performance
+from experiments import efficacy, feature_coding, harness, image_vs_feature, rate_performance
 from vcmjax.evaluate import plots, tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(
-    r"<!-- (results|recipes|curve|deltas|efficacy): (\w+) -->\n.*?<!-- end -->", re.DOTALL
+    r"<!-- (results|recipes|curve|deltas|efficacy|layers|packings|splits): (\w+) -->\n.*?<!-- end -->",
+    re.DOTALL,
 )
 TEXTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 _TABLES = {
     "results": tables.markdown,
     "deltas": rate_performance.deltas,
     "efficacy": efficacy.table,
+    "layers": feature_coding.table_1,
+    "packings": feature_coding.table_2,
+    "splits": image_vs_feature.table,
 }
 RECIPES = {
     "one conditioned model, network's output": "recipe_{}_network.json",
@@ -84,6 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             spec["kind"] == "segment" for spec in content["tasks"].values()
         ):
             efficacy.radar(content, results.with_name(f"{results.stem}_radar.png"))
+    for experiment in (feature_coding, image_vs_feature):
+        name = experiment.__name__.rpartition(".")[2]
+        for results in sorted(RESULTS.glob(f"{name}_*.json")):
+            experiment.draw(harness.read_json(results), results.with_suffix(".png"))
     for path in TEXTS:
         path.write_text(filled(path.read_text()))
 
@@ -94,7 +104,7 @@ def filled(text: str) -> str:
     def block(match: re.Match) -> str:
         kind, name = match.groups()
         if kind in _TABLES:
-            made = _TABLES[kind](tables.read(RESULTS / f"{name}.json"))
+            made = _TABLES[kind](harness.read_json(RESULTS / f"{name}.json"))
         else:
             made = recipes(name) if kind == "recipes" else curve(name)
         return f"<!-- {kind}: {name} -->\n{made}\n<!-- end -->"
