@@ -95,7 +95,7 @@ def table_2(results: dict[str, Any]) -> str:
     return _table(results, [(packing, qp) for packing in config["packings"] for qp in qps])
 
 
-def _table(results: dict[str, Any], columns: Sequence[tuple[str, int]]) -> str:
+def _table(results: dict[str, Any], columns: Sequence[tuple[Packing, int]]) -> str:
     """A table per task: a line per layer, a column per packing and QP."""
     tables = []
     for task in layers.tasks(results):

@@ -20,7 +20,8 @@ from vcmjax.evaluate import plots, tables
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(
-    r"<!-- (results|recipes|curve|deltas|efficacy|layers|packings|splits): (\w+) -->\n.*?<!-- end -->",
+    r"<!-- (results|recipes|curve|deltas|efficacy|layers|packings|splits): (\w+) -->\n"
+    r".*?<!-- end -->",
     re.DOTALL,
 )
 TEXTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
