@@ -267,7 +267,7 @@ def _image(path: Path, side: int) -> np.ndarray:
 def _image_side(codec: "FrozenCodec") -> int:
     if codec.network is None:
         raise UsageError("--model: this codec has no task network; code its features by the API.")
-    return codec.codec.shape[0] * codec.network.network.stride
+    return codec.codec.transfer.size[0] * codec.network.network.stride
 
 
 def _append(writer: container.Writer, streams: Sequence[bytes]) -> None:

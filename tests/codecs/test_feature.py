@@ -126,7 +126,9 @@ def test_symbols_drawn_from_the_model_take_the_bits_that_it_estimates(name):
     scale = gaussian.SCALES[index]
     latent = np.rint(np.random.default_rng(0).normal(0, scale)).astype(np.int32)
     streams = codec.write(frozen, side, latent, level)
-    estimate = codec.restore(params, side, jnp.asarray(latent, jnp.float32), level, codec.shape)
+    estimate = codec.restore(
+        params, side, jnp.asarray(latent, jnp.float32), level, codec.transfer.size
+    )
     real, estimated = 8 * np.mean([len(s) for s in streams]), float(estimate.bits.mean())
     assert estimated > 8
     assert abs(real - estimated) <= 0.01 * estimated + 4

@@ -3,13 +3,14 @@
     feature ─ analysis ─ z ─── q = round(z - mean) ─── bytes ─── ẑ = q + mean ─ synthesis ─ feature
                          └─ hyperprior ─ v ─ round ─ v̂ ─ mean, scale ┘
 
-One stream per image holds v̂ and then q, so that termination is paid once.
+One stream per image holds v̂ and then q, so that termination is paid once. The feature may be those
+of several tasks, which then share the latent: see `nets.transfer`.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +23,8 @@ from vcmjax.entropy import gaussian, integer
 from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
 from vcmjax.entropy.scale_hyperprior import ScaleHyperprior
 from vcmjax.errors import VcmError
-from vcmjax.nets import transforms
+from vcmjax.nets import transfer
+from vcmjax.nets.transfer import Features, Shape, Shapes, Size, Transfer
 from vcmjax.rounding import add_noise, straight_through
 
 Array = jax.Array | np.ndarray
@@ -37,7 +39,7 @@ _SIDE_GAIN_BITS = 3
 class Output(NamedTuple):
     """What `FeatureCodec.apply` returns: a reconstruction and what it cost, in bits per image."""
 
-    feature: jax.Array
+    feature: Features
     latent_bits: jax.Array
     side_bits: jax.Array
 
@@ -76,77 +78,82 @@ class FeatureCodec:
     """Hyper-parameters of a codec; holds no arrays. Every method is a pure function.
 
     Attributes:
-      shape: Feature shape (H, W, C), or (C,) for a vector. H and W may differ when coding.
+      shape: Feature shape (H, W, C), or (C,) for a vector. H and W may differ when coding. A dict
+        of them by task codes the features of all those tasks as one stream.
       prior: ``codebook`` (CVR), ``spatial`` (Ballé/Minnen 2018), or None for the Control Group,
         which has the same transforms, no quantisation and no rate.
       lams: Least and greatest λ of the conditioned model; equal for a model of one λ.
-      latent_channels: Channels of the latent.
-      stride: Feature positions per latent position along a side, a power of two.
+      latent_channels: Channels of the latent, shared evenly by the tasks of `shape`.
+      stride: Feature positions per latent position along a side, a power of two; see `Transfer`.
       hidden: Channels of the transforms' hidden layers.
       side: Length of v, or channels of the spatial hyper-latent.
+      outputs: Shapes by task of the features that come back; empty for those of `shape`. Others
+        among them are restored from what is sent for `shape`.
     """
 
-    shape: tuple[int, ...]
+    shape: Shape | Shapes | Mapping[str, Shape]
     prior: Literal["codebook", "spatial"] | None = "codebook"
     lams: tuple[float, float] = (0.01, 1.0)
     latent_channels: int = 64
     stride: int = 4
     hidden: int = 64
     side: int = 16
+    outputs: Shapes | Mapping[str, Shape] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array exists."""
-        if len(self.shape) not in (1, 3) or min(self.shape) < 1:
-            raise VcmError(f"shape is {self.shape}; expected (H, W, C) or (C,), each at least 1")
+        object.__setattr__(self, "shape", transfer.named(self.shape))
+        object.__setattr__(self, "outputs", transfer.named(self.outputs))
+        self.transfer  # noqa: B018 - which refuses shapes, strides and channels
         if self.prior not in ("codebook", "spatial", None):
             raise VcmError(f"prior is {self.prior!r}; expected 'codebook', 'spatial' or None")
         if self.prior == "spatial" and not self.spatial:
             raise VcmError("a vector has no positions for prior='spatial'; use prior='codebook'")
-        if self.stride < 1 or self.stride & (self.stride - 1):
-            raise VcmError(f"stride is {self.stride}; expected a power of two")
         low, high = self.lams
         if not (0 < low <= high < math.inf):
             raise VcmError(f"lams is {self.lams}; expected 0 < least <= greatest, both finite")
 
     @property
+    def transfer(self) -> Transfer:
+        """Both transforms."""
+        return Transfer(
+            self.shape,  # type: ignore[arg-type]
+            self.outputs,  # type: ignore[arg-type]
+            self.latent_channels,
+            self.stride,
+            self.hidden,
+        )
+
+    @property
     def spatial(self) -> bool:
-        """Whether features have positions."""
-        return len(self.shape) == 3
+        """Whether the latent has positions."""
+        return self.transfer.spatial
 
     # Parameters
 
-    def init(self, key: jax.Array, features: jax.Array | None = None) -> dict:
+    def init(self, key: jax.Array, features: Features | None = None) -> dict:
         """Parameters ``{"statistics", "analysis", "synthesis", "prior"}``.
+
+        With several tasks each of the first three is a dict by task.
 
         Args:
           key: PRNG key.
-          features: (N, *shape) examples, whose mean and deviation per channel normalise every
-            input; without them inputs are taken as they come.
+          features: (N, *shape) examples, of `outputs` as well, whose mean and deviation per channel
+            normalise every input; without them inputs are taken as they come.
         """
-        sample = jnp.zeros((1, *self.shape))
-        level = jnp.zeros((1,))
         keys = jax.random.split(key, 3)
-        channels = self.shape[-1]
-        statistics = {"mean": jnp.zeros(channels), "scale": jnp.ones(channels)}
-        if features is not None:
-            statistics = self.statistics(features)
-        params: dict[str, Any] = {"statistics": statistics}
-        params["analysis"] = self._analysis.init(keys[0], self._pad(sample), level)
-        latent = self._analyse(params, sample, level)
-        params["synthesis"] = self._synthesis.init(keys[1], latent, level)
+        of = self.transfer
+        statistics = of.identity() if features is None else self.statistics(features)
+        params: dict[str, Any] = {"statistics": statistics, **of.init(keys[0], keys[1])}
         if self.prior:
-            params["prior"] = self._prior.init(keys[2], latent, level)
+            latent = jnp.zeros((1, *of.latent_size(), self.latent_channels))
+            params["prior"] = self._prior.init(keys[2], latent, jnp.zeros((1,)))
         return params
 
-    def statistics(self, features: Array) -> dict[str, jax.Array]:
+    def statistics(self, features: Features) -> Any:
         """Mean and deviation per channel of features (N, *shape), as `init` keeps them."""
-        self._check(features)
-        axes = tuple(range(features.ndim - 1))
-        deviation = jnp.std(jnp.asarray(features), axes)
-        return {
-            "mean": jnp.mean(jnp.asarray(features), axes),
-            "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
-        }
+        self.transfer.size_of(features)
+        return self.transfer.statistics(features)
 
     @property
     def levels(self) -> int:
@@ -170,7 +177,7 @@ class FeatureCodec:
 
     # Training and estimates
 
-    def apply(self, params: dict, key: jax.Array, features: jax.Array, lam: jax.Array) -> Output:
+    def apply(self, params: dict, key: jax.Array, features: Features, lam: jax.Array) -> Output:
         """The differentiable model: noise for the rate, straight-through for the reconstruction.
 
         Args:
@@ -180,14 +187,15 @@ class FeatureCodec:
           features: (B, *shape); H and W may differ from `shape`.
           lam: λ, a scalar or (B,), within `lams`.
         """
-        level = self._position(jnp.broadcast_to(lam, features.shape[:1]))
-        latent = self._analyse(params, features, level)
+        size, count = self.transfer.size_of(features), _count(features)
+        level = self._position(jnp.broadcast_to(lam, (count,)))
+        latent = self.transfer.analyse(params, features, level)
         if not self.prior:
-            none = jnp.zeros(features.shape[0])
-            return Output(self._synthesise(params, latent, level, features.shape), none, none)
+            none = jnp.zeros(count)
+            return Output(self.transfer.synthesise(params, latent, level, size), none, none)
         if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
             key = jax.random.wrap_key_data(key)
-        keys = key if key.ndim else jax.random.split(key, features.shape[0])
+        keys = key if key.ndim else jax.random.split(key, count)
         side_key, latent_key = jax.vmap(jax.random.split, out_axes=1)(keys)
         noisy = jax.vmap(add_noise)
         v = self._call(params, "analyse", latent, level)
@@ -195,11 +203,11 @@ class FeatureCodec:
         mean, scale = self._predict(params, straight_through(v), level, latent.shape[1:-1])
         latent_bits = gaussian.bits(noisy(latent_key, latent - mean), scale)
         rounded = straight_through(latent - mean) + mean
-        feature = self._synthesise(params, rounded, level, features.shape)
+        feature = self.transfer.synthesise(params, rounded, level, size)
         return Output(feature, _per_image(latent_bits), _per_image(side_bits))
 
     @functools.partial(jax.jit, static_argnums=0)
-    def quantise(self, params: dict, features: jax.Array, level: jax.Array) -> Symbols:
+    def quantise(self, params: dict, features: Features, level: jax.Array) -> Symbols:
         """The evaluation-mode model: integers, their estimated bits, and the reconstruction.
 
         Args:
@@ -208,16 +216,16 @@ class FeatureCodec:
           level: int (B,), rate levels.
         """
         position = self._from_level(level)
-        latent = self._analyse(params, features, position)
+        latent = self.transfer.analyse(params, features, position)
         side = jnp.round(self._call(params, "analyse", latent, position))
         mean, _ = self._predict(params, side, position, latent.shape[1:-1])
         q = jnp.round(latent - mean)
-        output = self.restore(params, side, q, level, features.shape[1:])
+        output = self.restore(params, side, q, level, self.transfer.size_of(features))
         return Symbols(side.astype(jnp.int32), q.astype(jnp.int32), output)
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
     def restore(
-        self, params: dict, side: jax.Array, q: jax.Array, level: jax.Array, shape: tuple[int, ...]
+        self, params: dict, side: jax.Array, q: jax.Array, level: jax.Array, size: Size
     ) -> Output:
         """What symbols mean and cost; differentiable in `q` given as floats.
 
@@ -226,13 +234,13 @@ class FeatureCodec:
           side: Integers as in `Symbols`.
           q: Integers as in `Symbols.latent`.
           level: int (B,), rate levels.
-          shape: Of one feature.
+          size: (H, W) of the features, see `Transfer.size_of`.
         """
         position = self._from_level(level)
         side = side.astype(jnp.float32)
         mean, scale = self._predict(params, side, position, q.shape[1:-1])
         return Output(
-            self._synthesise(params, q + mean, position, shape),
+            self.transfer.synthesise(params, q + mean, position, size),
             _per_image(gaussian.bits(q, scale)),
             _per_image(self._call(params, "side_bits", side, position)),
         )
@@ -283,7 +291,7 @@ class FeatureCodec:
         )
 
     def encode(
-        self, params: dict, frozen: Tables, features: np.ndarray, lam: float | np.ndarray
+        self, params: dict, frozen: Tables, features: Features, lam: float | np.ndarray
     ) -> list[bytes]:
         """One byte string per image.
 
@@ -296,17 +304,20 @@ class FeatureCodec:
         Raises:
           VcmError: Features of another shape or not finite; λ out of range.
         """
-        self._check(features)
-        if not np.all(np.isfinite(features)):
-            bad = int(np.flatnonzero(~np.isfinite(features).reshape(len(features), -1).all(1))[0])
-            raise VcmError(f"features[{bad}] holds NaN or infinity; expected finite values")
+        size, count = self.transfer.size_of(features), _count(features)
+        leaves, form = jax.tree.flatten(features)
+        if len({len(leaf) for leaf in leaves}) > 1:
+            raise VcmError(f"features of {[len(leaf) for leaf in leaves]} images; expected as many")
+        leaves = [np.asarray(leaf, np.float32) for leaf in leaves]
+        for leaf in leaves:
+            if not np.all(np.isfinite(leaf)):
+                bad = int(np.flatnonzero(~np.isfinite(leaf).reshape(count, -1).all(1))[0])
+                raise VcmError(f"features[{bad}] holds NaN or infinity; expected finite values")
         streams: list[bytes] = []
-        features = np.asarray(features, np.float32)
-        of = _images_at_once(features.shape[1:-1])
-        for x, level in _chunks(of, features, self._levels(lam, features)):
-            symbols = self.quantise(params, x, level)
+        for level, *chunk in _chunks(_images_at_once(size), self._levels(lam, count), *leaves):
+            symbols = self.quantise(params, jax.tree.unflatten(form, chunk), level)
             streams += self.write(frozen, symbols.side, symbols.latent, level)
-        return streams[: len(features)]
+        return streams[:count]
 
     def write(
         self,
@@ -348,7 +359,7 @@ class FeatureCodec:
         Raises:
           CorruptStream: A stream no encoder can have written.
         """
-        latent_size = tuple(-(-n // self.stride) for n in size or self.shape[:-1])
+        latent_size = self.transfer.latent_size(size)
         side_shape = self._prior.side_shape(latent_size)
         decoder = coder.BatchDecoder(streams, frozen.cdf)
 
@@ -383,7 +394,8 @@ class FeatureCodec:
         lam: float | np.ndarray,
         size: tuple[int, int] | None = None,
         coder: ModuleType = range_coder,
-    ) -> np.ndarray:
+        only: tuple[str, ...] = (),
+    ) -> Features:
         """The features (N, *shape) that `encode` meant; its evaluation-mode reconstruction.
 
         Args:
@@ -391,40 +403,29 @@ class FeatureCodec:
           frozen: As given to `encode`.
           streams: From `encode`.
           lam: As given to `encode`.
-          size: (H, W) of the features, where they are not those of `shape`.
+          size: (H, W) of the features, where they are not those of `shape`; of the first that has
+            them, where there are several.
           coder: As of `write`.
+          only: Of several tasks, those whose features are wanted; empty for all.
 
         Raises:
           CorruptStream: A stream no encoder can have written.
+          VcmError: A task in `only` that does not come back.
         """
-        shape = self.shape if size is None else (*size, self.shape[-1])
-        features = [np.zeros((0, *shape), np.float32)]
-        order = np.arange(len(streams))
-        of = _images_at_once(shape[:-1])
-        for rows, level in _chunks(of, order, self._levels(lam, order)):
+        count, of = len(streams), self.transfer.size if size is None else tuple(size)
+        parts = [self.transfer.none(of, only)]
+        for rows, level in _chunks(_images_at_once(of), np.arange(count), self._levels(lam, count)):
             side, q = self.read(frozen, [streams[i] for i in rows], level, size, coder)
-            features.append(np.asarray(self._reconstruct(params, side, q, level, shape)))
-        return np.concatenate(features)[: len(streams)]
+            parts.append(self._reconstruct(params, side, q, level, of, only))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
     # The parts
-
-    @property
-    def _analysis(self) -> transforms.Analysis | transforms.VectorAnalysis:
-        if self.spatial:
-            return transforms.Analysis(self.latent_channels, self.stride, self.hidden)
-        return transforms.VectorAnalysis(self.latent_channels, 2 * self.hidden)
-
-    @property
-    def _synthesis(self) -> transforms.Synthesis | transforms.VectorSynthesis:
-        if self.spatial:
-            return transforms.Synthesis(self.shape[-1], self.stride, self.hidden)
-        return transforms.VectorSynthesis(self.shape[-1], 2 * self.hidden)
 
     @property
     def _prior(self) -> CodebookHyperprior | ScaleHyperprior:
         if self.prior == "spatial":
             return ScaleHyperprior(self.latent_channels, self.side)
-        size = tuple(-(-n // self.stride) for n in self.shape[:-1]) if self.spatial else (1, 1)
+        size = self.transfer.latent_size() or (1, 1)
         return CodebookHyperprior(
             self.latent_channels, self.spatial, self.side, codebook_size=(size[0], size[1])
         )
@@ -435,21 +436,6 @@ class FeatureCodec:
     def _predict(self, params, side, position, size):
         mean, log_scale = self._call(params, "predict", side, position, size)
         return mean, gaussian.bounded_scale(log_scale)
-
-    def _analyse(self, params, features, position):
-        fixed = jax.lax.stop_gradient(params["statistics"])
-        x = self._pad((features - fixed["mean"]) / fixed["scale"])
-        return self._analysis.apply(params["analysis"], x, position)
-
-    def _synthesise(self, params, latent, position, shape):
-        fixed = jax.lax.stop_gradient(params["statistics"])
-        x = self._synthesis.apply(params["synthesis"], latent, position)
-        if self.spatial:
-            x = x[:, : shape[-3], : shape[-2]]  # `shape` may have the batch axis or not
-        return x * fixed["scale"] + fixed["mean"]
-
-    def _pad(self, x: jax.Array) -> jax.Array:
-        return transforms.pad_to_multiple(x, self.stride) if self.spatial else x
 
     def _position(self, lam: jax.Array) -> jax.Array:
         """λ to the networks' input in [-1, 1]; 0 for a model of one λ."""
@@ -463,23 +449,18 @@ class FeatureCodec:
             return jnp.zeros(level.shape, jnp.float32)
         return 2.0 * level.astype(jnp.float32) / (LEVELS - 1) - 1.0
 
-    @functools.partial(jax.jit, static_argnums=(0, 5))
-    def _reconstruct(self, params, side, q, level, shape):
+    @functools.partial(jax.jit, static_argnums=(0, 5, 6))
+    def _reconstruct(self, params, side, q, level, size, only):
         position = self._from_level(level)
         mean, _ = self._predict(params, side.astype(jnp.float32), position, q.shape[1:-1])
-        return self._synthesise(params, q + mean, position, shape)
+        return self.transfer.synthesise(params, q + mean, position, size, only)
 
-    def _levels(self, lam: float | np.ndarray, items: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(self.level_of(lam), (len(items),)).astype(np.int32)
+    def _levels(self, lam: float | np.ndarray, count: int) -> np.ndarray:
+        return np.broadcast_to(self.level_of(lam), (count,)).astype(np.int32)
 
-    def _check(self, features) -> None:
-        shape = tuple(np.shape(features))
-        if len(shape) != len(self.shape) + 1 or shape[-1] != self.shape[-1]:
-            raise VcmError(
-                f"features have shape {shape}; expected (N, {', '.join(map(str, self.shape))})"
-                + (" with any H and W" if self.spatial else "")
-                + ". PyTorch features are channels-first: transpose them."
-            )
+
+def _count(features: Features) -> int:
+    return len(jax.tree.leaves(features)[0])
 
 
 def _images_at_once(size: tuple[int, ...]) -> int:

@@ -211,7 +211,10 @@ def load(directory: str | os.PathLike[str]) -> FrozenCodec:
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    def as_tuple(value: Any) -> Any:
+        return tuple(map(as_tuple, value)) if isinstance(value, list) else value
+
+    return {name: as_tuple(value) for name, value in fields.items()}
 
 
 def table_arrays(tables: Tables) -> dict[str, np.ndarray]:

@@ -59,7 +59,7 @@ def refine(
       rounds: At most this many changes per image, ≥ 0.
     """
     step = _round(codec, target.distortion, pixels)
-    shape = features.shape[1:]
+    size = codec.transfer.size_of(features)
     batch = max(1, min(_BATCH, _PIXELS // pixels))
     parts = []
     for start in range(0, len(features), batch):
@@ -69,10 +69,10 @@ def refine(
         lam = jnp.asarray(codec.lam_of(level[index]), jnp.float32)
         q = symbols.latent.astype(jnp.float32)
         for _ in range(rounds):
-            q, changed = step(params, symbols.side, q, level[index], lam, reference, shape)
+            q, changed = step(params, symbols.side, q, level[index], lam, reference, size)
             if not bool(changed):
                 break
-        output = codec.restore(params, symbols.side, q, level[index], shape)
+        output = codec.restore(params, symbols.side, q, level[index], size)
         parts.append(Symbols(symbols.side, q.astype(jnp.int32), output))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(features)], *parts)
 
@@ -81,16 +81,16 @@ def refine(
 def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
     """One compiled round of `refine` for a batch."""
 
-    def cost(params, side, q, level, lam, reference, shape):
-        output = codec.restore(params, side, q, level, shape)
+    def cost(params, side, q, level, lam, reference, size):
+        output = codec.restore(params, side, q, level, size)
         return output.bits / pixels + lam * distortion(output.feature, reference)
 
     @functools.partial(jax.jit, static_argnums=6)
-    def step(params, side, q, level, lam, reference, shape):
-        batch, size = q.shape[0], q[0].size
+    def step(params, side, q, level, lam, reference, size):
+        batch, symbols = q.shape[0], q[0].size
 
         def total(q):
-            far = distortion(codec.restore(params, side, q, level, shape).feature, reference)
+            far = distortion(codec.restore(params, side, q, level, size).feature, reference)
             return jnp.sum(lam * far)
 
         slope = jax.grad(total)(q)
@@ -102,7 +102,10 @@ def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
         ]
         ranked = jnp.concatenate([gain.reshape(batch, -1) for gain in gains], axis=1)
         value, best = jax.lax.top_k(-ranked, _CANDIDATES)
-        change = jax.nn.one_hot(best % size, size) * jnp.where(best < size, 1.0, -1.0)[..., None]
+        change = (
+            jax.nn.one_hot(best % symbols, symbols)
+            * jnp.where(best < symbols, 1.0, -1.0)[..., None]
+        )
         # Jointly: all that promise a gain by themselves.
         joint = jnp.sum(change * (value > 0)[..., None], axis=1, keepdims=True)
         trials = jnp.concatenate([jnp.zeros_like(joint), change, joint], axis=1)
@@ -116,7 +119,7 @@ def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
             repeat(level),
             repeat(lam),
             repeat(reference),
-            shape,
+            size,
         ).reshape(batch, number)
         # The first trial is no change at all, so that ties and losses leave things as they are.
         chosen = jnp.argmin(costs, axis=1)

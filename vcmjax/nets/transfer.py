@@ -1,0 +1,323 @@
+"""Transfer and inverse transfer: between the features of one task, or several, and one latent.
+
+    feature of task 1 ─ Φ₁ ─┐               ┌─ Ψ₁ ─ feature of task 1
+    feature of task 2 ─ Φ₂ ─┼─ one latent ──┼─ Ψ₂ ─ feature of task 2
+                            └ concatenated  └─ Ψ₃ ─ of a task whose feature was never sent
+
+Every branch of Ψ sees the whole latent. With one task this is a transform coder's analysis and
+synthesis.
+
+Source: CVR (Yang et al. 2021) §3.3. A vector's branch ends in values laid out over the latent's
+positions, which the paper, whose features all have positions, does not need.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vcmjax.errors import VcmError
+from vcmjax.nets.transforms import (
+    Analysis,
+    Synthesis,
+    VectorAnalysis,
+    VectorSynthesis,
+    pad_to_multiple,
+)
+
+Shape = tuple[int, ...]
+Shapes = tuple[tuple[str, Shape], ...]
+"""The shape of each task's feature, by name."""
+Features = Any
+"""An array (B, *shape), or a dict of them by task."""
+Size = tuple[int, ...]
+"""(H, W) of the features, of the first that has positions where there are several; () if none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Hyper-parameters of Φ and Ψ; holds no arrays. Every method is a pure function.
+
+    Attributes:
+      shape: Of the feature, (H, W, C) or (C,); or of those of several tasks.
+      outputs: Of those that come back, several by name; empty for what was sent.
+      latent_channels: Channels of the latent, shared evenly by the tasks sent.
+      stride: Positions of the feature per position of the latent along a side, a power of two; of
+        the first feature that has positions. Other features are strided to the same latent.
+      hidden: Channels of the hidden layers of every branch.
+    """
+
+    shape: Shape | Shapes
+    outputs: Shapes
+    latent_channels: int
+    stride: int
+    hidden: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before any array exists."""
+        named = self._named(self.shape) | dict(self.outputs)
+        for shape in named.values():
+            if len(shape) not in (1, 3) or min(shape) < 1:
+                raise VcmError(f"shape is {shape}; expected (H, W, C) or (C,), each at least 1")
+        if self.stride < 1 or self.stride & (self.stride - 1):
+            raise VcmError(f"stride is {self.stride}; expected a power of two")
+        if self.outputs and not self.joint:
+            raise VcmError("outputs are by name; expected shapes by name as well")
+        if self.latent_channels % len(self._named(self.shape)):
+            raise VcmError(
+                f"latent_channels is {self.latent_channels}; expected a multiple of the number "
+                f"of tasks, {len(self._named(self.shape))}"
+            )
+        for name, shape in named.items():
+            if len(shape) == 3:
+                self._stride(name, shape)
+
+    @property
+    def joint(self) -> bool:
+        """Whether features go by name."""
+        return not isinstance(self.shape[0], int)
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the latent has positions."""
+        return bool(self.size)
+
+    @property
+    def size(self) -> Size:
+        """(H, W) of the first feature that has positions, as `shape` has it."""
+        shapes = self._named(self.shape).values()
+        return next((shape[:2] for shape in shapes if len(shape) == 3), ())
+
+    def latent_size(self, size: Size | None = None) -> Size:
+        """(h, w) of the latent, of features of `size`; () without positions."""
+        return tuple(-(-n // self.stride) for n in (self.size if size is None else size))
+
+    def size_of(self, features: Features) -> Size:
+        """`size` of given features.
+
+        Raises:
+          VcmError: Their shapes are not those of `shape`, or do not go together.
+        """
+        given = features if self.joint else {"": features}
+        expected = self._named(self.shape)
+        if missing := expected.keys() - given.keys():
+            raise VcmError(f"features lack {', '.join(sorted(missing))}")
+        found: Size = ()
+        for name, shape in expected.items():
+            actual = tuple(np.shape(given[name]))
+            if len(actual) != len(shape) + 1 or actual[-1] != shape[-1]:
+                of = f" of {name}" if name else ""
+                raise VcmError(
+                    f"features{of} have shape {actual}; expected (N, {', '.join(map(str, shape))})"
+                    + (" with any H and W" if len(shape) == 3 else "")
+                    + ". PyTorch features are channels-first: transpose them."
+                )
+            if len(shape) == 3:
+                found = found or actual[1:3]
+                wanted = self._size(shape, found)
+                if actual[1:3] != wanted:
+                    raise VcmError(
+                        f"features of {name} have size {actual[1:3]}; expected {wanted}, beside "
+                        f"{found} of the first"
+                    )
+        return found
+
+    # Parameters
+
+    def init(self, analysis: jax.Array, synthesis: jax.Array) -> dict[str, Any]:
+        """Parameters ``{"analysis", "synthesis"}`` of the keys; by task where there are several."""
+        level = jnp.zeros((1,))
+        keys = dict(zip(dict(self._sent), jax.random.split(analysis, len(self._sent)), strict=True))
+
+        def first(name: str, shape: Shape) -> Any:
+            key = keys[name] if self.joint else analysis
+            sample = self._pad(name, jnp.zeros((1, *shape)))
+            return self._analysis(name, shape).init(key, sample, level)
+
+        parts = {name: first(name, shape) for name, shape in self._sent}
+        latent = jnp.zeros((1, *self.latent_size(), self.latent_channels))
+
+        def last(name: str, shape: Shape, key: jax.Array) -> Any:
+            return self._synthesis(name, shape).init(key, self._for(shape, latent), level)
+
+        back = self._received
+        keys = dict(zip(dict(back), jax.random.split(synthesis, len(back)), strict=True))
+        made = {n: last(n, shape, keys[n] if self.joint else synthesis) for n, shape in back}
+        return {"analysis": self._bare(parts), "synthesis": self._bare(made)}
+
+    def statistics(self, features: Features) -> Any:
+        """Mean and deviation per channel of features (N, ...); by task where there are several."""
+        return self._each(_statistics, features)
+
+    def identity(self) -> Any:
+        """Statistics that change nothing."""
+        named = dict(self._sent) | dict(self._received)
+        none = {
+            name: {"mean": jnp.zeros(shape[-1]), "scale": jnp.ones(shape[-1])}
+            for name, shape in named.items()
+        }
+        return self._bare(none)
+
+    # Both maps
+
+    def analyse(self, params: dict, features: Features, position: jax.Array) -> jax.Array:
+        """Φ: features to the latent (B, h, w, latent_channels), or (B, latent_channels).
+
+        Args:
+          params: With ``analysis`` and ``statistics``.
+          features: As `shape` has it.
+          position: (B,) rate level in [-1, 1].
+        """
+        size = self.latent_size(self.size_of(features))
+        latents = []
+        for name, shape in self._sent:
+            of = functools.partial(self._part, name)
+            fixed = jax.lax.stop_gradient(of(params["statistics"]))
+            x = self._pad(name, (of(features) - fixed["mean"]) / fixed["scale"])
+            latent: Any = self._analysis(name, shape).apply(of(params["analysis"]), x, position)
+            if self.spatial and len(shape) == 1:
+                latent = latent.reshape(len(latent), *self.latent_size(), -1)
+                latent = _resized(latent, size)
+            latents.append(latent)
+        return jnp.concatenate(latents, axis=-1)
+
+    def synthesise(
+        self,
+        params: dict,
+        latent: jax.Array,
+        position: jax.Array,
+        size: Size,
+        only: tuple[str, ...] = (),
+    ) -> Features:
+        """Ψ: the latent to features.
+
+        Args:
+          params: With ``synthesis`` and ``statistics``.
+          latent: From `analyse`.
+          position: (B,) rate level in [-1, 1].
+          size: As `size_of` says of the features sent.
+          only: Names of tasks; empty for all.
+        """
+        features = {}
+        for name, shape in self._received:
+            if only and name not in only:
+                continue
+            of = functools.partial(self._part, name)
+            fixed = jax.lax.stop_gradient(of(params["statistics"]))
+            seen = self._for(shape, latent)
+            x: Any = self._synthesis(name, shape).apply(of(params["synthesis"]), seen, position)
+            if len(shape) == 3:
+                height, width = self._size(shape, size)
+                x = x[:, :height, :width]
+            features[name] = x * fixed["scale"] + fixed["mean"]
+        return self._bare(features)
+
+    def none(self, size: Size, only: tuple[str, ...] = ()) -> Features:
+        """What `synthesise` gives for no image at all, on the host.
+
+        Raises:
+          VcmError: `only` holds a task that does not come back.
+        """
+        if unknown := set(only) - dict(self._received).keys():
+            raise VcmError(
+                f"only holds {unknown.pop()!r}; expected of {', '.join(dict(self._received))}"
+            )
+        found = {
+            name: np.zeros((0, *self._size(shape[:-1], size), shape[-1]), np.float32)
+            for name, shape in self._received
+            if not only or name in only
+        }
+        return self._bare(found)
+
+    # Parts
+
+    @property
+    def _sent(self) -> list[tuple[str, Shape]]:
+        return list(self._named(self.shape).items())
+
+    @property
+    def _received(self) -> list[tuple[str, Shape]]:
+        return list((dict(self.outputs) or self._named(self.shape)).items())
+
+    def _named(self, shape: Any) -> dict[str, Shape]:
+        return dict(shape) if self.joint else {"": shape}
+
+    def _bare(self, named: dict[str, Any]) -> Any:
+        return named if self.joint else named[""]
+
+    def _part(self, name: str, tree: Any) -> Any:
+        return tree[name] if self.joint else tree
+
+    def _each(self, function: Callable, features: Features) -> Any:
+        if not self.joint:
+            return function(features)
+        return {name: function(feature) for name, feature in features.items()}
+
+    def _stride(self, name: str, shape: Shape) -> int:
+        """Positions of a feature per position of the latent."""
+        if not self.spatial:
+            raise VcmError(f"{name} has positions; expected a feature sent that has them too")
+        strides = {self.stride * n / m for n, m in zip(shape[:2], self.size, strict=True)}
+        stride = strides.pop()
+        if strides or stride < 1 or not math.log2(stride).is_integer():
+            raise VcmError(
+                f"{name} has size {shape[:2]}; expected {self.size} times the same power of two, "
+                f"and at least one position per position of the latent"
+            )
+        return int(stride)
+
+    def _size(self, shape: Shape, size: Size) -> Size:
+        """(H, W) of a feature of `shape`, the first with positions being of `size`; () for ()."""
+        if len(shape) < 2:
+            return ()
+        of = zip(size, shape[:2], self.size, strict=True)
+        return tuple(-(-n * own // first) for n, own, first in of)
+
+    def _analysis(self, name: str, shape: Shape) -> Analysis | VectorAnalysis:
+        channels = self.latent_channels // len(self._sent)
+        if len(shape) == 3:
+            return Analysis(channels, self._stride(name, shape), self.hidden)
+        return VectorAnalysis(channels * math.prod(self.latent_size()), 2 * self.hidden)
+
+    def _synthesis(self, name: str, shape: Shape) -> Synthesis | VectorSynthesis:
+        if len(shape) == 3:
+            return Synthesis(shape[-1], self._stride(name, shape), self.hidden)
+        return VectorSynthesis(shape[-1], 2 * self.hidden)
+
+    def _for(self, shape: Shape, latent: jax.Array) -> jax.Array:
+        """What a branch of Ψ takes of the latent: for a vector all values of all positions."""
+        if self.spatial and len(shape) == 1:
+            return _resized(latent, self.latent_size()).reshape(len(latent), -1)
+        return latent
+
+    def _pad(self, name: str, x: jax.Array) -> jax.Array:
+        if x.ndim == 2:
+            return x
+        return pad_to_multiple(x, self._stride(name, self._named(self.shape)[name]))
+
+
+def named(shapes: Mapping[str, Shape] | Shape | Shapes) -> Shape | Shapes:
+    """Shapes as `Transfer` holds them: hashable, in the order given."""
+    if isinstance(shapes, Mapping):
+        return tuple((name, tuple(shape)) for name, shape in shapes.items())
+    return tuple(shapes)  # type: ignore[return-value]
+
+
+def _statistics(features: Any) -> dict[str, jax.Array]:
+    axes = tuple(range(features.ndim - 1))
+    deviation = jnp.std(jnp.asarray(features), axes)
+    return {
+        "mean": jnp.mean(jnp.asarray(features), axes),
+        "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
+    }
+
+
+def _resized(latent: jax.Array, size: Size) -> jax.Array:
+    if latent.shape[1:3] == tuple(size):
+        return latent
+    return jax.image.resize(latent, (len(latent), *size, latent.shape[-1]), "linear")
