@@ -189,7 +189,13 @@ class Study:
         chosen = np.linspace(0, len(split.feature) - 1, _EXAMPLES).astype(int)
         part = split._replace(feature=split.feature[chosen], label=split.label[chosen])
         decoded, measured = measure.reconstruction(
-            model.codec, model.result.params, model.frozen, part, rate, ours.refinement
+            model.codec,
+            model.result.params,
+            model.frozen,
+            part.feature,
+            math.prod(part.image_shape),
+            rate,
+            ours.refinement,
         )
         source = self.reader.source(at.task, "test")
         original, received = (

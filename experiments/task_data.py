@@ -16,7 +16,7 @@ from vcmjax.data import dataset, features, loader, store
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
 from vcmjax.train import losses, parallel
-from vcmjax.train.codec import Features
+from vcmjax.train.codec import Features, Goal
 from vcmjax.train.losses import Target
 
 _VALIDATED = 128
@@ -45,6 +45,11 @@ class TaskData(NamedTuple):
     sample: np.ndarray
     weights: np.ndarray | None
     splits: dict[str, features.Split]
+
+    def goal(self, target: Target, dtype: Any = None) -> Goal:
+        """What a codec is trained for, its network computing in `dtype`."""
+        decode = functools.partial(self.network.network.decode, self.network.params, dtype=dtype)
+        return Goal(self.task, decode, target, self.weights)
 
 
 @dataclasses.dataclass

@@ -1,6 +1,5 @@
 """Methods that are trained: one λ-conditioned model per seed, or one per seed and λ."""
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,12 +183,9 @@ def train(
     # Separate models of one method differ in λ alone, which training takes from `runs`.
     problem = codec_training.problem(
         codecs[0],
-        task,
-        functools.partial(network.decode, at.network.params, dtype=recipe.dtype),
-        recipe.target,
+        at.goal(recipe.target, recipe.dtype),
         math.prod(split.image_shape),
         at.sample,
-        at.weights,
     )
     wanted = [(seed, i) for seed in recipe.seeds for i in range(len(ranges))]
     models: dict[tuple[int, int], Model] = {}

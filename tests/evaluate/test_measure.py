@@ -84,7 +84,7 @@ def test_measured_bytes_are_the_lengths_of_the_streams_and_scores_those_of_what_
 @pytest.mark.parametrize("prior", ["codebook", "spatial"])
 def test_the_estimate_includes_the_side_bits_and_explains_the_bytes(prior):
     codec, params, frozen = model(prior)
-    _, got = measure.reconstruction(codec, params, frozen, split("class"), 0)
+    _, got = measure.reconstruction(codec, params, frozen, split("class").feature, 64, 0)
     assert np.all((got.side_bits > 0) & (got.side_bits < got.estimated_bits))
     real, estimate = 8 * got.bytes.mean(), got.estimated_bits.mean()
     assert abs(real - estimate) <= 0.01 * estimate + 4
@@ -92,7 +92,7 @@ def test_the_estimate_includes_the_side_bits_and_explains_the_bytes(prior):
 
 def test_the_control_group_sends_nothing_and_passes_its_latent_on():
     codec, params, frozen = model(None)
-    decoded, got = measure.reconstruction(codec, params, frozen, split("class"), 0)
+    decoded, got = measure.reconstruction(codec, params, frozen, split("class").feature, 64, 0)
     assert not got.bytes.any() and not got.estimated_bits.any()
     feature = jnp.asarray(split("class").feature)
     expected = codec.apply(params, jax.random.key(1), feature, jnp.float32(0.1)).feature
@@ -123,4 +123,4 @@ def test_a_decoder_that_differs_from_the_evaluation_is_a_defect_and_stops():
 
     broken = Broken(*(getattr(codec, name) for name in codec.__dataclass_fields__))
     with pytest.raises(AssertionError, match="differ"):
-        measure.reconstruction(broken, params, frozen, split("class"), 0)
+        measure.reconstruction(broken, params, frozen, split("class").feature, 64, 0)

@@ -76,8 +76,10 @@ data = codec.Features(
 )
 model = FeatureCodec((16, 16, 8), "codebook", (0.01, 3.0), 24, 2)
 problem = codec.problem(
-    model, task, functools.partial(network.decode, params), "labels", 256 * 256, data.feature,
-    np.ones(17, np.float32),
+    model,
+    codec.Goal(task, functools.partial(network.decode, params), "labels", np.ones(17, np.float32)),
+    256 * 256,
+    data.feature,
 )
 runs = loop.Runs(np.array([0]), np.array([[0.01, 3.0]], np.float32))
 (result,) = loop.fit(problem, data, data, loop.Options(2, 16, chunk=2), runs, Path(sys.argv[1]))

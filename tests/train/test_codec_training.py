@@ -9,7 +9,7 @@ from vcmjax.codecs.feature import FeatureCodec
 from vcmjax.tasks import Task
 from vcmjax.train import codec as codec_training
 from vcmjax.train import loop, losses
-from vcmjax.train.codec import Features
+from vcmjax.train.codec import Features, Goal, on_common_scale
 
 TASK = Task("scene", "class", 3)
 PIXELS = 256
@@ -34,7 +34,8 @@ def split(seed=0, count=48):
 
 
 def problem(name, target="network"):
-    return codec_training.problem(CODECS[name], TASK, head, target, PIXELS, split().feature)
+    goal = Goal(TASK, head, target)
+    return codec_training.problem(CODECS[name], goal, PIXELS, split().feature)
 
 
 def a_run(name):
@@ -67,6 +68,38 @@ def test_loss_is_the_mean_of_rate_plus_lam_times_distortion(name, target):
     np.testing.assert_allclose(recorded, [total, bpp.mean(), np.mean(far)], rtol=1e-4)
 
 
+def test_several_tasks_add_up_each_with_its_weight():
+    shapes = {"a": (4, 4, 2), "b": (4, 4, 2)}
+    codec = FeatureCodec(shapes, latent_channels=4, stride=2, hidden=8, side=3)
+    goals = {name: Goal(TASK, head, "labels", weight=w) for name, w in [("a", 0.5), ("b", 2.0)]}
+    part = jax.tree.map(lambda leaf: leaf[:3], split())
+    data = Features(dict.fromkeys(shapes, part.feature), dict.fromkeys(shapes, part.label))
+    together = codec_training.problem(codec, goals, PIXELS, data.feature)
+    params = jax.jit(together.init)(jax.random.key(0))
+    run = loop.Runs(np.int32(0), jnp.full(2, 0.25))
+    keys = jax.random.split(jax.random.key(4), 3)
+    _, recorded = jax.jit(together.loss)(params, keys, run, data, 1.0)
+    noise_keys = jnp.stack([jax.random.split(key)[1] for key in keys])
+    output = jax.jit(codec.apply)(params, noise_keys, data.feature, jnp.full(3, 0.25))
+    far = {
+        name: float(losses.to_labels(TASK, head(output.feature[name]), part.label).mean())
+        for name in shapes
+    }
+    assert float(recorded[1]) == pytest.approx(np.mean(np.asarray(output.bits)) / PIXELS, rel=1e-4)
+    assert float(recorded[2]) == pytest.approx(0.5 * far["a"] + 2 * far["b"], rel=1e-4)
+
+
+@pytest.mark.parametrize("target", ["network", "labels"])
+def test_on_the_common_scale_sending_nothing_costs_the_weight(target):
+    data = split()
+    goal = on_common_scale(Goal(TASK, head, target, weight=3.0), data.feature, data.label)
+    mean = jnp.broadcast_to(data.feature.mean(0), data.feature.shape)
+    far = goal.distortion(mean, data.feature, data.label)
+    assert float(far.mean()) == pytest.approx(3.0, rel=1e-4)
+    if target == "network":
+        assert float(goal.distortion(data.feature, data.feature, data.label).max()) < 1e-5
+
+
 def test_the_control_group_pays_for_distortion_alone():
     batch = jax.tree.map(lambda leaf: leaf[:8], split())
     loss = jax.jit(problem("control").loss)
@@ -82,7 +115,7 @@ def test_annealing_starts_where_rate_is_free_and_ends_at_the_lagrangian(kind):
     lam = jnp.asarray([0.01, 0.1, 1.0])
 
     def price(progress):  # of a bit, in units of distortion
-        weight, annealed = codec_training.anneal(Task("t", kind, 3), progress, lam, jnp.max(lam))
+        weight, annealed = codec_training.anneal(kind, progress, lam, jnp.max(lam))
         return np.asarray(weight / annealed)
 
     at = np.stack([price(progress) for progress in np.linspace(0, 1, 41)])

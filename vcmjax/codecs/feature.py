@@ -342,7 +342,7 @@ class FeatureCodec:
         frozen: Tables,
         streams: Sequence[bytes],
         level: np.ndarray,
-        size: tuple[int, int] | None = None,
+        size: Size | None = None,
         coder: ModuleType = range_coder,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The symbols (side, latent) that `write` was given: integers alone, no parameters.
@@ -375,7 +375,7 @@ class FeatureCodec:
         frozen: Tables,
         streams: Sequence[bytes],
         level: np.ndarray,
-        size: tuple[int, int] | None = None,
+        size: Size | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Bits that the tables ask for, of side and of latent symbols: (N,) each.
 
@@ -392,7 +392,7 @@ class FeatureCodec:
         frozen: Tables,
         streams: Sequence[bytes],
         lam: float | np.ndarray,
-        size: tuple[int, int] | None = None,
+        size: Size | None = None,
         coder: ModuleType = range_coder,
         only: tuple[str, ...] = (),
     ) -> Features:

@@ -16,6 +16,7 @@ from vcmjax.codecs.image import ImageCodec
 from vcmjax.coding import container, range_coder
 from vcmjax.data.features import Split
 from vcmjax.evaluate import metrics
+from vcmjax.nets.transfer import Features
 from vcmjax.tasks import Task
 from vcmjax.train import losses
 
@@ -86,38 +87,49 @@ def reconstruction(
     codec: FeatureCodec,
     params: dict,
     frozen: Tables | None,
-    split: Split,
+    feature: Features,
+    pixels: int,
     level: int,
     refined: Refinement | None = None,
     coder: ModuleType = range_coder,
-) -> tuple[np.ndarray, Measurement]:
+) -> tuple[Features, Measurement]:
     """What the decoder gets, and what it cost; scores are left empty.
 
     A codec without prior (the Control Group) sends nothing and passes its latent on as it is.
+
+    Args:
+      codec: What to code by.
+      params: Trained.
+      frozen: From ``codec.tables(params)``, or None without a prior.
+      feature: (N, *shape), by task where there are several.
+      pixels: Of the image.
+      level: Rate level.
+      refined: Whether and how symbols are refined.
+      coder: What writes and reads the bytes.
 
     Raises:
       AssertionError: A decoded feature differs from the evaluation-mode reconstruction: a defect
         of the codec, never of the data.
     """
-    count = len(split.feature)
+    count = len(jax.tree.leaves(feature)[0])
     lam = float(codec.lam_of(level))
     if frozen is None:
         run = jax.jit(lambda x: codec.apply(params, jax.random.key(0), x, jnp.asarray(lam)).feature)
-        parts = [run(split.feature[start : start + _BATCH]) for start in range(0, count, _BATCH)]
+        parts = [run(_rows(feature, start)) for start in range(0, count, _BATCH)]
         none = np.zeros(count)
-        return np.concatenate(parts), Measurement(none.astype(int), none, none, none, {})
+        return _concatenated(parts), Measurement(none.astype(int), none, none, none, {})
     levels = np.full(count, level, np.int32)
     if refined is None:
-        symbols = _quantised(codec, params, split.feature, levels)
+        symbols = _quantised(codec, params, feature, levels)
     else:
-        pixels = split.image_shape[0] * split.image_shape[1]
         symbols = refine.refine(
-            codec, params, split.feature, levels, refined.target, pixels, refined.rounds
+            codec, params, feature, levels, refined.target, pixels, refined.rounds
         )
     streams = codec.write(frozen, symbols.side, symbols.latent, levels, coder)
-    size = split.feature.shape[1:-1]
+    size = codec.transfer.size_of(feature)
     decoded = codec.decode(params, frozen, streams, lam, size, coder)
-    if not np.allclose(decoded, symbols.output.feature, atol=1e-3):
+    alike = jax.tree.map(functools.partial(np.allclose, atol=1e-3), decoded, symbols.output.feature)
+    if not all(jax.tree.leaves(alike)):
         raise AssertionError("decoded features differ from the evaluation-mode reconstruction")
     output = symbols.output
     length = np.array([len(stream) for stream in streams])
@@ -138,7 +150,10 @@ def measure(
     coder: ModuleType = range_coder,
 ) -> Measurement:
     """Code every image of `split`, decode it, finish the task, and score it."""
-    feature, measured = reconstruction(codec, params, frozen, split, level, refined, coder)
+    pixels = split.image_shape[0] * split.image_shape[1]
+    feature, measured = reconstruction(
+        codec, params, frozen, split.feature, pixels, level, refined, coder
+    )
     return measured._replace(statistics=head_statistics(task, head, feature, split.label))
 
 
@@ -184,10 +199,18 @@ def _share(streams: list[bytes]) -> np.ndarray:
 
 
 def _quantised(codec, params, feature, levels) -> Symbols:
-    parts = []
-    for start in range(0, len(feature), _BATCH):
-        chosen = slice(start, start + _BATCH)
-        parts.append(codec.quantise(params, feature[chosen], levels[chosen]))
+    parts = [
+        codec.quantise(params, *_rows((feature, levels), start))
+        for start in range(0, len(levels), _BATCH)
+    ]
+    return _concatenated(parts)
+
+
+def _rows(tree, start: int):
+    return jax.tree.map(lambda leaf: leaf[start : start + _BATCH], tree)
+
+
+def _concatenated(parts: list):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 

@@ -1,8 +1,8 @@
-"""What training a feature codec minimises: rate plus λ times the distortion of the task."""
+"""What training a feature codec minimises: rate plus λ times the distortion of task or tasks."""
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,55 +21,102 @@ class Features(NamedTuple):
     """Frozen features of one split, with what the distortion needs; leading axis images.
 
     Attributes:
-      feature: (N, h, w, C), float32 or float16.
-      label: As in `vcmjax.tasks`, at the size the distortion is taken at.
+      feature: (N, h, w, C), float32 or float16; of several tasks a dict.
+      label: As in `vcmjax.tasks`, at the size the distortion is taken at; of several tasks a dict.
     """
 
-    feature: jax.Array | np.ndarray
-    label: jax.Array | np.ndarray
+    feature: Any
+    label: Any
+
+
+class Goal(NamedTuple):
+    """A task that a codec is trained for.
+
+    Attributes:
+      task: Form of outputs and labels.
+      head: Frozen, feature (B, h, w, C) to output.
+      target: Distortion, see `losses.distortion`.
+      classes: Weights of the classes of a segmentation, from `losses.class_weights`.
+      weight: Of its distortion among those of several tasks.
+    """
+
+    task: Task
+    head: Callable[[jax.Array], jax.Array]
+    target: losses.Target
+    classes: np.ndarray | None = None
+    weight: float = 1.0
+
+    def distortion(self, received: jax.Array, feature: jax.Array, label: jax.Array) -> jax.Array:
+        """(B,), weighed: of the output on `received` from the label, or that on `feature`."""
+        # Cheaper than it looks, and never stored: at full size it would fill a disk.
+        reference = jax.lax.stop_gradient(self.head(feature))
+        output = self.head(received)
+        return self.weight * losses.distortion(
+            self.task, self.target, output, reference, label, self.classes
+        )
+
+
+def on_common_scale(goal: Goal, feature: np.ndarray, label: np.ndarray) -> Goal:
+    """`goal` so weighed that it is 1, on average, where nothing at all is sent.
+
+    Nats per pixel, nats per image and absolute errors then add up: each counts as the share of
+    what there is to lose. (MTC 2022 takes the loss relative to the Control Group's instead, which
+    is close to 0, and so no unit, where the target is the network's own output.)
+
+    Args:
+      goal: Of one task.
+      feature: (N, h, w, C), some examples.
+      label: Theirs.
+    """
+    mean = np.broadcast_to(np.asarray(feature, np.float32).mean(0), feature.shape)
+    plain = jax.jit(goal._replace(weight=1.0).distortion)
+    far = plain(jnp.asarray(mean), jnp.asarray(feature, jnp.float32), label)
+    return goal._replace(weight=goal.weight / max(float(far.mean()), 1e-9))
 
 
 def anneal(
-    task: Task, progress: jax.Array, lam: jax.Array, greatest: jax.Array
+    kind: str, progress: jax.Array, lam: jax.Array, greatest: jax.Array
 ) -> tuple[jax.Array | float, jax.Array]:
-    """Weight of the rate, and λ, at `progress` in [0, 1) through training.
+    """Weight of the rate, and λ, at `progress` in [0, 1) through training for a `kind` of task.
 
     Full rate from the start empties the latent before the task has taught it anything, and what
     is empty stays so. Pixel tasks learn fast, and a rate that grows linearly over nine tenths of
     the steps serves them best. A class is learnt late: there every image starts from one λ, so
     great that rate is free, and reaches its own at half time; a linear rate left it at chance.
     """
-    if task.kind == "class":
+    if kind == "class":
         own = jnp.minimum(progress / 0.5, 1.0)
         return 1.0, lam**own * (1000.0 * greatest) ** (1.0 - own)
     return jnp.minimum(progress / 0.9, 1.0), lam
 
 
+def _arrays(batch: Features) -> tuple[Any, Any]:
+    return _float(batch.feature), jax.tree.map(jnp.asarray, batch.label)
+
+
+def _float(features: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), features)
+
+
 def problem(
-    codec: FeatureCodec,
-    task: Task,
-    head: Callable[[jax.Array], jax.Array],
-    target: losses.Target,
-    pixels: int,
-    sample: jax.Array | np.ndarray,
-    weights: np.ndarray | None = None,
+    codec: FeatureCodec, goal: Goal | Mapping[str, Goal], pixels: int, sample: Any
 ) -> Problem:
-    """Training `codec` through the frozen `head`: L = bpp + λ·distortion (CVR eq. 12).
+    """Training `codec` through frozen heads: L = bpp + λ·Σ distortion (CVR eq. 12).
 
     Args:
       codec: What to train.
-      task: Form of outputs and labels.
-      head: Frozen, feature (B, h, w, C) to output.
-      target: Distortion, see `losses.distortion`.
+      goal: What for; by task where the codec has several.
       pixels: Image pixels, height × width, by which bits are divided.
-      sample: (N, h, w, C) features for the codec's normalisation.
-      weights: Of the classes of a segmentation, from `losses.class_weights`.
+      sample: (N, h, w, C) features for the codec's normalisation; by task where it has several.
     """
+    goals = goal if isinstance(goal, Mapping) else {"": goal}
+    kind = "class" if all(g.task.kind == "class" for g in goals.values()) else "pixels"
 
-    def distortion(output: jax.Array, feature: jax.Array, label: jax.Array) -> jax.Array:
-        # Cheaper than it looks, and never stored: at full size it would fill a disk.
-        reference = jax.lax.stop_gradient(head(feature))
-        return losses.distortion(task, target, head(output), reference, label, weights)
+    def distortion(received: Any, feature: Any, label: Any) -> jax.Array:
+        if isinstance(goal, Goal):
+            return goal.distortion(received, feature, label)
+        far = [g.distortion(received[n], feature[n], label[n]) for n, g in goals.items()]
+        return jnp.stack(far).sum(0)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
         if not codec.prior:
@@ -78,18 +125,18 @@ def problem(
         return (bits / pixels + lam * far) / jnp.sqrt(lam)
 
     def loss(params, keys, run: Runs, batch: Features, progress):
-        feature, label = jnp.asarray(batch.feature, jnp.float32), jnp.asarray(batch.label)
+        feature, label = _arrays(batch)
         lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         span = jax.vmap(jax.random.uniform)(lam_keys)
         lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** span
         output = codec.apply(params, noise_keys, feature, lam)
         far = distortion(output.feature, feature, label)
-        weight, annealed = anneal(task, progress, lam, run.lams[1])
+        weight, annealed = anneal(kind, progress, lam, run.lams[1])
         total = lagrangian(weight * output.bits, annealed, far).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
 
     def cost(params, run: Runs, feature: jax.Array, label: jax.Array, level: int):
-        levels = jnp.full(len(feature), level, jnp.int32)
+        levels = jnp.full(len(jax.tree.leaves(feature)[0]), level, jnp.int32)
         if codec.prior:
             output = codec.quantise(params, feature, levels).output
         else:
@@ -99,13 +146,13 @@ def problem(
         return lagrangian(output.bits, lam, distortion(output.feature, feature, label))
 
     def validate(params, run: Runs, batch: Features):
-        feature, label = jnp.asarray(batch.feature, jnp.float32), jnp.asarray(batch.label)
+        feature, label = _arrays(batch)
         conditioned = codec.prior and not math.isclose(*codec.lams)
         levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
         costs = [cost(params, run, feature, label, level) for level in levels]
         return jnp.mean(jnp.stack(costs), axis=0)
 
-    statistics = codec.statistics(jnp.asarray(sample, jnp.float32))
+    statistics = codec.statistics(_float(sample))
 
     def init(key: jax.Array) -> dict:
         return codec.init(key) | {"statistics": statistics}
