@@ -23,11 +23,9 @@ COUNTS = (2, 6, 4)
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """(folder, results) of a study without training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        out = tmp_path_factory.mktemp("out")
-        config = plateau.Config(methods=METHODS, counts=COUNTS, tasks=("normal",))
-        yield out, plateau.run(config, out)
+    out = tmp_path_factory.mktemp("out")
+    config = plateau.Config(methods=METHODS, counts=COUNTS, tasks=("normal",))
+    return out, plateau.run(config, out)
 
 
 def rows_of(results, method, split="val"):

@@ -39,14 +39,6 @@ def write_folder(root, counts=COUNTS):
     return root
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """In place of the user's own, which no test may touch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VCMJAX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = write_folder(tmp_path_factory.mktemp("data") / "halves")

@@ -101,7 +101,7 @@ def table(results: Results) -> rich.table.Table:
         result.add_column(name, justify="right")
     for task, spec in results["tasks"].items():
         name = title(task).replace(" ", "\n", 1)
-        result.add_row(f"[bold]{name}[/bold]", "", f"[bold]{_metric(spec)}[/bold]")
+        result.add_row(f"[bold]{name}[/bold]", "", f"[bold]{metric(spec)}[/bold]")
         for _, method, *cells, status in _lines(results, task):
             val, test = cells[:3], cells[3:]
             note = "" if status in ("–", "reached") else f"[red]{status}[/red]"
@@ -145,7 +145,7 @@ def caption(results: Results) -> str:
 def _lines(results: Results, task: str) -> list[tuple[str, ...]]:
     """The cells of one task, a line per method that was run."""
     spec = results["tasks"][task]
-    first = f"{title(task)} ({_metric(spec)})"
+    first = f"{title(task)} ({metric(spec)})"
     lines = []
     for method, name in METHODS.items():
         rows = pooled(results, task=task, method=method)
@@ -170,18 +170,19 @@ def _lines(results: Results, task: str) -> list[tuple[str, ...]]:
     return [("" if index else line[0], *line[1:]) for index, line in enumerate(lines)]
 
 
-def _metric(spec: dict[str, Any]) -> str:
+def metric(spec: dict[str, Any]) -> str:
+    """Name of a task's headline score and which way is better, of the entry in ``tasks``."""
     arrow = "↑" if spec["higher_is_better"] else "↓"
     return f"{METRICS.get(spec['metric'], spec['metric'])} {arrow}"
 
 
 def _uncompressed(spec: dict[str, Any], rows: list[dict[str, Any]], split: str) -> Results | None:
     """The one row of a method without bits, in the form of a plateau entry."""
-    metric = spec["metric"]
+    name = spec["metric"]
     for row in rows:
         if row["split"] == split and row["status"] == "ok":
-            interval = (row.get("ci") or {}).get(metric)
-            return {"score": row["metrics"][metric], "bpp_real": None, "ci": {"score": interval}}
+            interval = (row.get("ci") or {}).get(name)
+            return {"score": row["metrics"][name], "bpp_real": None, "ci": {"score": interval}}
     return None
 
 

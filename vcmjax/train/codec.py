@@ -158,3 +158,57 @@ def problem(
         return codec.init(key) | {"statistics": statistics}
 
     return Problem(init, loss, validate, ("loss", "bpp", "distortion"))
+
+
+def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal, sample: np.ndarray) -> Problem:
+    """Training the branch of Ψ for one more task, everything else frozen (CVR §3.3, stage 2).
+
+    What is sent does not change by a bit, as neither Φ nor the entropy model does.
+
+    Args:
+      codec: With `name` among its outputs.
+      params: Trained for the other tasks; those of a codec without that output will do.
+      name: Of the task.
+      goal: What for.
+      sample: (N, h, w, C) features of the task, for the branch's normalisation.
+
+    Returns:
+      A problem whose parameters are the branch's; `with_branch` puts them in their place.
+    """
+    statistics = codec.transfer.statistics({name: _float(sample)})
+
+    def distortion(own, keys, feature, label, lam):
+        whole = with_branch(params, name, own, statistics)
+        output = codec.apply(whole, keys, feature, lam)
+        return goal.distortion(output.feature[name], feature[name], label[name])
+
+    def loss(own, keys, run: Runs, batch: Features, progress):
+        feature, label = _arrays(batch)
+        lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        span = jax.vmap(jax.random.uniform)(lam_keys)
+        lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** span
+        far = distortion(own, noise_keys, feature, label, lam).mean()
+        return far, far[None]
+
+    def validate(own, run: Runs, batch: Features):
+        feature, label = _arrays(batch)
+        levels = VALIDATION_LEVELS if codec.levels > 1 else (0,)
+        count = len(jax.tree.leaves(feature)[0])
+        costs = []
+        for level in levels:
+            lam = jnp.full(count, codec.lam_of(level), jnp.float32)
+            costs.append(distortion(own, jax.random.key(0), feature, label, lam))
+        return jnp.mean(jnp.stack(costs), axis=0)
+
+    def init(key: jax.Array) -> dict:
+        return codec.init(key)["synthesis"][name]
+
+    return Problem(init, loss, validate, ("distortion",))
+
+
+def with_branch(params: dict, name: str, own: Any, statistics: Any) -> dict:
+    """`params` with a branch of Ψ for the task `name`, and its feature's statistics."""
+    return params | {
+        "synthesis": params["synthesis"] | {name: own},
+        "statistics": statistics | params["statistics"],
+    }

@@ -1,0 +1,315 @@
+"""Table 4 and Figure 9 of CVR: tasks coded each alone, in groups, or all in one stream.
+
+Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--out DIR]
+                                          [--data rooms|DIR] [--networks DIR]
+Cost:   about 40 minutes per seed on two CPU cores
+Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.markdown
+
+from experiments import harness, joint
+from experiments.joint import Model
+from experiments.task_data import TaskData
+from vcmjax.errors import UsageError
+from vcmjax.evaluate import bootstrap, metrics, tables
+from vcmjax.evaluate.bd_rate import delta
+from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.measure import Measurement
+from vcmjax.evaluate.tables import SCALES, title
+
+Partition = tuple[tuple[str, ...], ...]
+"""Groups of tasks; each group is one stream."""
+
+SIX = (
+    "class_scene",
+    "segment_semantic",
+    "class_object",
+    "normal",
+    "reshading",
+    "principal_curvature",
+)
+PARTITIONS: tuple[tuple[str, Partition], ...] = (
+    ("Customized", tuple((name,) for name in SIX)),
+    ("Trinity", (SIX[:3], SIX[3:])),
+    # The paper prints the groups of Trinity again; this puts unlike tasks together.
+    (
+        "Trinity*",
+        (
+            ("class_scene", "normal", "principal_curvature"),
+            ("segment_semantic", "class_object", "reshading"),
+        ),
+    ),
+    ("Hex", (SIX,)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(joint.Config):
+    """What decides the numbers, besides what all have.
+
+    Attributes:
+      partitions: By name; the first is what others are compared with.
+    """
+
+    partitions: tuple[tuple[str, Partition], ...] = PARTITIONS
+
+
+QUICK = joint.QUICK | {
+    "partitions": (
+        ("Customized", (("class_scene",), ("reshading",))),
+        ("Pair", (("class_scene", "reshading"),)),
+    )
+}
+
+
+def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
+    """Train and measure every group once; returns what ``results.json`` holds."""
+    names = list(dict.fromkeys(n for _, groups in config.partitions for g in groups for n in g))
+    for name, partition in config.partitions:
+        if sorted(task for group in partition for task in group) != sorted(names):
+            raise UsageError(f"--partition {name}: expected each of {', '.join(names)} once.")
+    reader, at = joint.opened(config, names)
+    harness.claim(out, config)
+    groups = dict.fromkeys(group for _, partition in config.partitions for group in partition)
+    models = {}
+    for group in groups:
+        tasks = {name: at[name] for name in group}
+        folder = out / "models" / "+".join(group)
+        models[group] = joint.train(tasks, tasks, config, folder, at_once)
+    found = {group: joint.search(models[group], config) for group in groups}
+    joint.read_test(reader, at)
+    results = {
+        "schema": 1,
+        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
+        "seeds": list(config.seeds),
+        **harness.provenance(),
+        "tasks": joint.described(at),
+        "original": {name: joint.original(at[name], "test") for name in names},
+        "groups": [_entry(group, found[group], models[group], config) for group in groups],
+        "partitions": _compared(config, models, found, at),
+    }
+    harness.write_json(out / "results.json", results)
+    return results
+
+
+def _entry(group, found, models: dict[int, Model], config: Config) -> dict[str, Any]:
+    """A group's curve on the test split by seed and λ, and where its plateau is."""
+    rows = []
+    for seed, model in models.items():
+        grid = [(lam, int(model.codec.level_of(lam))) for lam in config.lams]
+        for lam, level in [*grid, (None, found[seed].level)]:
+            measured = model.measured(level, "test")
+            total = next(iter(measured.values())).total
+            scores = {
+                n: metrics.scores(model.at[n].task, m.statistics) for n, m in measured.items()
+            }
+            rows.append(
+                {
+                    "seed": seed,
+                    "lam": lam,
+                    "level": level,
+                    "bytes": float(total.mean()),
+                    "metrics": scores,
+                    "per_image": {"bytes": total.round(2).tolist()},
+                }
+            )
+    return {
+        "tasks": list(group),
+        "reached": {str(seed): one.reached for seed, one in found.items()},
+        "diverged": {str(seed): model.diverged for seed, model in models.items()},
+        "rows": rows,
+    }
+
+
+def _compared(config: Config, models, found, at: dict[str, TaskData]) -> list[dict[str, Any]]:
+    """Each partition on the test split: its groups' plateaus, and its curve beside the first's."""
+    (_, first), *_ = config.partitions
+    shape = next(iter(at.values())).splits["test"].image_shape
+    pixels = shape[0] * shape[1]
+    originals = {name: joint.original(at[name], "test") for name in at}
+    images = len(next(iter(at.values())).splits["test"].feature)
+
+    def points(partition: Partition, seed: int, weights: np.ndarray) -> tuple[np.ndarray, ...]:
+        """(R, λ): bits per pixel of all streams, and the mean share of the scores kept."""
+        bits, kept_ = [], []
+        for lam in config.lams:
+            each = [
+                models[g][seed].measured(int(models[g][seed].codec.level_of(lam)), "test")
+                for g in partition
+            ]
+            bits.append(_bits(each, weights) / pixels)
+            kept_.append(_kept(each, at, originals, weights))
+        return np.stack(bits, 1), np.stack(kept_, 1)
+
+    def statistic(partition: Partition, seed: int):
+        best = [models[g][seed].measured(found[g][seed].level, "test") for g in partition]
+
+        def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
+            own, other = points(partition, seed, weights), points(first, seed, weights)
+            rates = [
+                delta((other[0][i], other[1][i]), (own[0][i], own[1][i]), True)[0]
+                for i in range(len(weights))
+            ]
+            scores = {
+                f"score/{n}": metrics.resampled_scores(at[n].task, m.statistics, weights)[
+                    at[n].task.metric
+                ]
+                for measured in best
+                for n, m in measured.items()
+            }
+            return {
+                "bpp": _bits(best, weights) / pixels,
+                "bytes": _bits(best, weights) / 8,
+                "kept": _kept(best, at, originals, weights),
+                "bd_rate": np.array(rates, np.float64),
+                **scores,
+            }
+
+        return resampled
+
+    entries = []
+    for name, partition in config.partitions:
+        statistics = [statistic(partition, seed) for seed in config.seeds]
+        whole = [s(np.ones((1, images))) for s in statistics]
+        ci = bootstrap.interval(statistics, images, seed=0, resamples=200)
+        entries.append(
+            {
+                "name": name,
+                "groups": [list(group) for group in partition],
+                "reached": all(found[g][s].reached for g in partition for s in config.seeds),
+                **{key: _number(np.mean([w[key][0] for w in whole])) for key in whole[0]},
+                "ci": {key: [_number(end) for end in ends] for key, ends in ci.items()},
+            }
+        )
+    return entries
+
+
+def _bits(groups: list[dict[str, Measurement]], weights: np.ndarray) -> np.ndarray:
+    """Bits per image of the streams of all groups, (R,)."""
+    total = sum(next(iter(measured.values())).total for measured in groups)
+    return 8 * (weights @ np.asarray(total)) / weights.sum(1)
+
+
+def _kept(groups, at: dict[str, TaskData], originals: dict[str, float], weights) -> np.ndarray:
+    """Mean over tasks of the share of the score that is kept, (R,)."""
+    shares = [
+        joint.share(
+            at[n],
+            metrics.resampled_scores(at[n].task, m.statistics, weights)[at[n].task.metric],
+            originals[n],
+        )
+        for measured in groups
+        for n, m in measured.items()
+    ]
+    return np.mean(shares, axis=0)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown of Table 4: scores, bits and BD-rate by partition."""
+    partitions = results["partitions"]
+    lines = [
+        ["", "Original", *(p["name"] for p in partitions)],
+        ["---", *["---:"] * (1 + len(partitions))],
+    ]
+    for name, spec in results["tasks"].items():
+        metric = spec["metric"]
+        scale, digits = SCALES.get(metric, 1), 4 if metric == "l1" else 1
+        cells = [_cell(p, f"score/{name}", scale, digits) for p in partitions]
+        original = f"{scale * results['original'][name]:.{digits}f}"
+        lines.append([f"{title(name)} ({tables.metric(spec)})", original, *cells])
+    lines.append(["Scores kept, mean, %", "100", *(_cell(p, "kept", 100, 1) for p in partitions)])
+    lines.append(["Bytes, sum", "–", *(_cell(p, "bytes", 1, 1) for p in partitions)])
+    lines.append(["Bpp, sum", "–", *(_cell(p, "bpp", 1, 4) for p in partitions)])
+    first = partitions[0]["name"]
+    rates = [_cell(p, "bd_rate", 1, 0) for p in partitions[1:]]
+    lines.append([f"BD-rate against {first}, %", "–", "0", *rates])
+    lines.append(
+        ["Plateau", "–", *("reached" if p["reached"] else "not reached" for p in partitions)]
+    )
+    note = (
+        "Test images, each group at its own plateau: the fewest bits at which every task of it is "
+        f"within {100 * results['config']['tolerance']:g} % of Original on validation images; else "
+        "where the worst task is best. BD-rate: difference of bits at equal mean share of the "
+        "scores kept, over the curves' common range. Brackets: 95 % bootstrap interval over "
+        f"images{' and seeds' if len(results['seeds']) > 1 else ''}; {len(results['seeds'])} "
+        f"training seed{'s' if len(results['seeds']) > 1 else ''}."
+    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+
+
+def _cell(entry: dict[str, Any], key: str, scale: float, digits: int) -> str:
+    return tables.cell(entry[key], entry["ci"][key], scale, digits)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Figure 9: a radar of scores and bits at the plateau, every partition beside the first."""
+    partitions = results["partitions"]
+    names = list(results["tasks"])
+    angles = np.linspace(0, 2 * np.pi, 1 + len(names), endpoint=False)
+    closed = np.append(angles, angles[0])
+
+    def outward(entry: dict[str, Any]) -> np.ndarray:
+        signs = [-1 if results["tasks"][n]["metric"] == "l1" else 1 for n in names]
+        scores = [s * entry[f"score/{n}"] for s, n in zip(signs, names, strict=True)]
+        return np.array([-np.log(entry["bytes"]), *scores])
+
+    values = np.stack([outward(entry) for entry in partitions])
+    low, span = values.min(0), np.ptp(values, axis=0)
+    shown = 0.2 + 0.8 * (values - low) / np.where(span > 0, span, 1)
+    others = partitions[1:]
+    figure = new_figure(4.0 * len(others), 4.2)
+    for place, entry in enumerate(others, 1):
+        axes: Any = figure.add_subplot(1, len(others), place, polar=True)
+        for index, colour in ((0, "#0072B2"), (place, "#D55E00")):
+            ring = np.append(shown[index], shown[index][0])
+            axes.plot(closed, ring, color=colour, lw=1.6, label=partitions[index]["name"])
+            axes.fill(closed, ring, color=colour, alpha=0.15)
+        axes.set_xticks(angles, ["bytes ↓", *map(title, names)], fontsize=7)
+        axes.set_yticks([0.2, 1.0], [])
+        axes.set_ylim(0, 1.05)
+        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1.15, -0.15))
+        axes.set_title(f"{entry['name']} and {partitions[0]['name']}", fontsize=9)
+    figure.savefig(path)
+
+
+def _partition(text: str) -> tuple[str, Partition]:
+    """``NAME=A+B,C`` as a name and its groups."""
+    name, _, groups = text.partition("=")
+    if not name or not groups:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=TASK+TASK,TASK")
+    return name, tuple(tuple(group.split("+")) for group in groups.split(","))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module docstring."""
+    parser = joint.parser(__doc__, "aggregation")
+    parser.add_argument(
+        "--partition",
+        nargs="+",
+        type=_partition,
+        default=PARTITIONS,
+        metavar="NAME=A+B,C",
+        help="groups of tasks, the partition to compare with first (default: the paper's four)",
+    )
+    given = parser.parse_args(arguments)
+    config = Config(**joint.chosen(given), partitions=tuple(given.partition))
+    results = run(config, given.out, given.parallel)
+    draw(results, given.out / "aggregation.png")
+    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+
+
+if __name__ == "__main__":
+    harness.main(main)

@@ -1,0 +1,302 @@
+"""Codecs for groups of tasks, one stream each: trained, and measured by real bytes."""
+
+import argparse
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import harness, plateau, task_data
+from experiments.kept import kept
+from experiments.task_data import Reader, TaskData
+from experiments.trained import PRIORS
+from vcmjax.codecs.feature import FeatureCodec, Tables
+from vcmjax.errors import UsageError
+from vcmjax.evaluate import measure, metrics
+from vcmjax.evaluate import plateau as plateau_search
+from vcmjax.evaluate.measure import Measurement
+from vcmjax.train import codec as codec_training
+from vcmjax.train import loop
+from vcmjax.train.codec import Features, on_common_scale
+from vcmjax.train.losses import Target
+
+TARGET: Target = "network"
+"""Distortion: the uncompressed network's output asks for no labels, and learns faster."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What experiments on several tasks have in common.
+
+    Attributes:
+      data: ``rooms`` or a Taskonomy copy.
+      networks: As in `plateau.Config`.
+      counts: Images in train, val and test, as in `plateau.Config`.
+      size: Image side in pixels.
+      lams: λ grid, per unit of the common scale: see `codec.on_common_scale`.
+      method: Of `trained.PRIORS`.
+      steps: Optimiser steps per codec.
+      batch: Images per step.
+      learning_rate: Peak.
+      channels: Of the latent, per task sent.
+      stride: Feature positions per latent position along each side.
+      seeds: Of training.
+      tolerance: Relative loss allowed at the plateau, of every task.
+    """
+
+    data: str = "rooms"
+    networks: str = ""
+    counts: tuple[int, int, int] | tuple[()] = ()
+    size: int = 128
+    lams: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    method: str = "ours"
+    steps: int = 3200
+    batch: int = 8
+    learning_rate: float = 3e-3
+    channels: int = 16
+    stride: int = 2
+    seeds: tuple[int, ...] = (0,)
+    tolerance: float = 0.02
+
+
+QUICK: dict[str, Any] = {
+    "counts": (64, 16, 16),
+    "lams": (0.03, 1.0),
+    "steps": 100,
+    "batch": 4,
+    "channels": 8,
+}
+
+
+class Model(NamedTuple):
+    """A group's codec, trained from one seed.
+
+    Attributes:
+      codec: Of the features of all tasks of the group.
+      params: Trained.
+      frozen: Integer tables; None for the Control Group.
+      diverged: Whether training did.
+      directory: Of its measurements.
+      sent: The tasks whose features it codes.
+      at: Those whose features come back.
+    """
+
+    codec: FeatureCodec
+    params: dict
+    frozen: Tables | None
+    diverged: bool
+    directory: Path
+    sent: dict[str, TaskData]
+    at: dict[str, TaskData]
+
+    def measured(self, level: int, split: str) -> dict[str, Measurement]:
+        """Of each task at a rate level, from disk if they are there; all have the same bytes."""
+        received: list = []
+
+        def of(name: str) -> Measurement:
+            part = self.at[name].splits[split]
+            if not received:
+                feature = {task: each.splits[split].feature for task, each in self.sent.items()}
+                pixels = math.prod(part.image_shape)
+                received.append(
+                    measure.reconstruction(
+                        self.codec, self.params, self.frozen, feature, pixels, level
+                    )
+                )
+            feature, cost = received[0]
+            task, head = self.at[name].task, self.at[name].head
+            statistics = measure.head_statistics(task, head, feature[name], part.label)
+            return cost._replace(statistics=statistics)
+
+        return {
+            name: kept(self.directory / f"{split}_{level}_{name}.npz", functools.partial(of, name))
+            for name in self.at
+        }
+
+
+def train(
+    sent: dict[str, TaskData],
+    at: dict[str, TaskData],
+    config: Config,
+    folder: Path,
+    at_once: bool = False,
+) -> dict[int, Model]:
+    """A model per seed that serves the tasks in `at`, trained now unless `folder` has it.
+
+    Args:
+      sent: The tasks whose features are coded, all of the same images.
+      at: The tasks that are finished from them, and trained for.
+      config: How to train.
+      folder: Of checkpoints and measurements.
+      at_once: Train all seeds in one program, by `vmap`.
+
+    Raises:
+      UsageError: The tasks' training images are not the same number, or do not fit in memory.
+    """
+    every, lams = sent | at, (min(config.lams), max(config.lams))
+    first = next(iter(every.values()))
+    shapes = {name: each.splits["val"].feature.shape[1:] for name, each in every.items()}
+    codec = FeatureCodec(
+        {name: shapes[name] for name in sent},
+        PRIORS[config.method],
+        lams,
+        config.channels * len(sent),
+        config.stride,
+        outputs={name: shapes[name] for name in at},
+    )
+    train_, val = _together(every, TARGET)
+    goals = {
+        name: on_common_scale(each.goal(TARGET), val.feature[name], val.label[name])
+        for name, each in at.items()
+    }
+    pixels = math.prod(first.splits["val"].image_shape)
+    sample = {name: each.sample for name, each in every.items()}
+    problem = codec_training.problem(codec, goals, pixels, sample)
+    chunk = 200 if config.steps % 200 == 0 else 100
+    options = loop.Options(config.steps, config.batch, config.learning_rate, chunk=chunk)
+    models = {}
+    for group in [config.seeds] if at_once else [(seed,) for seed in config.seeds]:
+        label = "-".join(map(str, group))
+        runs = loop.Runs(np.array(group), np.array([lams] * len(group), np.float32))
+        with harness.steps(f"{_label(sent, at)}: {label}", config.steps) as progress:
+            results = loop.fit(problem, train_, val, options, runs, folder / label, progress)
+        for seed, result in zip(group, results, strict=True):
+            frozen = codec.tables(result.params) if codec.prior else None
+            place = folder / label / f"measured-{seed}"
+            models[seed] = Model(codec, result.params, frozen, result.diverged, place, sent, at)
+    return models
+
+
+def _label(sent: dict[str, TaskData], at: dict[str, TaskData]) -> str:
+    return "+".join(sent) + (f" to {'+'.join(at)}" if at.keys() != sent.keys() else "")
+
+
+def opened(config: Config, names: Sequence[str]) -> tuple[Reader, dict[str, TaskData]]:
+    """The tasks of the data set that `config` names, each with its network and features.
+
+    Raises:
+      UsageError: An unknown task; a λ ≤ 0.
+      DataError: Data or networks that are missing or damaged.
+    """
+    study = plateau.Config(
+        config.data,
+        config.networks,
+        tuple(names),
+        counts=config.counts,
+        size=config.size,
+        lams=config.lams,
+    )
+    data = plateau.open_data(study)
+    reader = Reader(data, harness.cache_directory(), views=0)
+    tasks = [data.tasks[name] for name in names]
+    return reader, {
+        task.name: reader.open(task, plateau.network(study, data, task), TARGET) for task in tasks
+    }
+
+
+def read_test(reader: Reader, at: dict[str, TaskData]) -> None:
+    """Adds the test split to every task: once, after every choice is made."""
+    for each in at.values():
+        each.splits["test"] = reader.read(each.task, each.network, "test")
+
+
+def described(at: dict[str, TaskData]) -> dict[str, Any]:
+    """The entry ``tasks`` of a results file."""
+    return {
+        name: {"metric": each.task.metric, "higher_is_better": each.task.higher_is_better}
+        for name, each in at.items()
+    }
+
+
+def original(at: TaskData, split: str) -> float:
+    """The uncompressed network's score."""
+    part = at.splits[split]
+    statistics = measure.head_statistics(at.task, at.head, part.feature, part.label)
+    return metrics.scores(at.task, statistics)[at.task.metric]
+
+
+def share(at: TaskData, score: Any, original: float) -> Any:
+    """A score as a share of the uncompressed network's: 1 is no loss, 0.98 a loss of 2 %."""
+    return score / original if at.task.higher_is_better else 2 - score / original
+
+
+def search(models: dict[int, Model], config: Config) -> dict[int, plateau_search.Plateau]:
+    """By seed: the fewest bits at which every task is within tolerance on validation images."""
+    found = {}
+    at = next(iter(models.values())).at
+    originals = {name: original(each, "val") for name, each in at.items()}
+    height, width = next(iter(at.values())).splits["val"].image_shape
+    for seed, model in models.items():
+
+        def evaluate(level: int, model=model) -> tuple[float, float]:
+            measured = model.measured(level, "val")
+            shares = [
+                share(
+                    at[n], metrics.scores(at[n].task, m.statistics)[at[n].task.metric], originals[n]
+                )
+                for n, m in measured.items()
+            ]
+            total = next(iter(measured.values())).total
+            return 8 * float(total.mean()) / (height * width), min(shares)
+
+        top = model.codec.levels - 1
+        levels = [int(model.codec.level_of(lam)) for lam in config.lams]
+        found[seed] = plateau_search.search(
+            evaluate, levels, 1.0, config.tolerance, True, high=top, refine=top > 0
+        )
+    return found
+
+
+def parser(doc: str, name: str) -> argparse.ArgumentParser:
+    """Options that all have; ``--out`` defaults to ``runs/NAME``."""
+    made = argparse.ArgumentParser(description=doc.split("\n")[0])
+    made.add_argument("--data", default="rooms", help="'rooms' (default) or a Taskonomy copy")
+    made.add_argument("--networks", default="", help="folder that vcmjax convert wrote")
+    made.add_argument("--method", choices=("ours", "hyperprior"), default=Config.method)
+    made.add_argument("--steps", type=int, default=Config.steps, help="per codec")
+    made.add_argument("--seeds", type=int, default=1, help="number of training seeds")
+    made.add_argument("--parallel", action="store_true", help="train all seeds at once")
+    made.add_argument("--out", type=Path, default=Path("runs", name))
+    return made
+
+
+def chosen(given: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a `Config` from the options of `parser`."""
+    if given.seeds < 1:
+        raise UsageError(f"--seeds {given.seeds}: expected 1 or more.")
+    if given.steps < 1 or given.steps % 100:
+        raise UsageError(f"--steps {given.steps}: expected a positive multiple of 100.")
+    return {
+        "data": given.data,
+        "networks": given.networks,
+        "size": 256 if given.networks else Config.size,
+        "method": given.method,
+        "steps": given.steps,
+        "seeds": tuple(range(given.seeds)),
+    }
+
+
+def _together(at: dict[str, TaskData], target: Target) -> tuple[Features, Features]:
+    """Training and validation data of all tasks, image by image."""
+    train_, val = {}, {}
+    for name, each in at.items():
+        if not isinstance(each.train, Features):
+            raise UsageError(f"{name}: too many labels for memory; expected --target network.")
+        train_[name] = each.train
+        stride = each.network.network.output_stride
+        val[name] = task_data.validation(each.splits["val"], stride, target)
+    counts = {name: len(part.feature) for name, part in train_.items()}
+    if len(set(counts.values())) > 1:
+        raise UsageError(f"training images by task: {counts}; expected the same ones for all.")
+    return _joined(train_), _joined(val)
+
+
+def _joined(parts: dict[str, Features]) -> Features:
+    return Features(
+        {name: part.feature for name, part in parts.items()},
+        {name: part.label for name, part in parts.items()},
+    )

@@ -1,0 +1,183 @@
+"""Table 6 of CVR: the feature of one task sent, and another task finished from it.
+
+Run:    python -m experiments.transferability [--task NAME ...] [--seeds N] [--out DIR]
+                                              [--data rooms|DIR] [--networks DIR]
+Cost:   about 25 minutes per seed on two CPU cores
+Expect: OUT/results.json, Table 6 on the screen, OUT/transferability.png
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.markdown
+
+from experiments import harness, joint
+from experiments.joint import Model
+from experiments.task_data import TaskData
+from vcmjax.evaluate import bootstrap, metrics, tables
+from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.tables import SCALES, title
+from vcmjax.tasks import TABLE_3
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(joint.Config):
+    """What decides the numbers, besides what all have.
+
+    Attributes:
+      tasks: Each is source and target in turn.
+    """
+
+    tasks: tuple[str, ...] = TABLE_3
+
+
+QUICK = joint.QUICK | {"tasks": ("class_scene", "reshading")}
+
+
+def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
+    """Train and measure a codec per pair of tasks; returns what ``results.json`` holds."""
+    reader, at = joint.opened(config, config.tasks)
+    harness.claim(out, config)
+    pairs = [(source, target) for source in config.tasks for target in config.tasks]
+    models = {
+        (source, target): joint.train(
+            {source: at[source]},
+            {target: at[target]},
+            config,
+            out / "models" / f"{source} to {target}",
+            at_once,
+        )
+        for source, target in pairs
+    }
+    found = {pair: joint.search(models[pair], config) for pair in pairs}
+    joint.read_test(reader, at)
+    results = {
+        "schema": 1,
+        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
+        "seeds": list(config.seeds),
+        **harness.provenance(),
+        "tasks": joint.described(at),
+        "original": {name: joint.original(each, "test") for name, each in at.items()},
+        "cells": [
+            {"source": source, "target": target}
+            | _cell(models[source, target], found[source, target], at[target])
+            for source, target in pairs
+        ],
+    }
+    harness.write_json(out / "results.json", results)
+    return results
+
+
+def _cell(models: dict[int, Model], found, at: TaskData) -> dict[str, Any]:
+    """Score and bits on the test split at the plateau, with intervals over images and seeds."""
+    task, original = at.task, joint.original(at, "test")
+    height, width = at.splits["test"].image_shape
+    measured = {
+        seed: model.measured(found[seed].level, "test")[task.name] for seed, model in models.items()
+    }
+
+    def statistic(seed: int):
+        def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
+            m = measured[seed]
+            score = metrics.resampled_scores(task, m.statistics, weights)[task.metric]
+            size = weights @ m.total / weights.sum(1)
+            return {
+                "score": score,
+                "kept": joint.share(at, score, original),
+                "bytes": size,
+                "bpp": 8 * size / (height * width),
+            }
+
+        return resampled
+
+    statistics = [statistic(seed) for seed in models]
+    images = len(at.splits["test"].feature)
+    whole = [each(np.ones((1, images))) for each in statistics]
+    ci = bootstrap.interval(statistics, images, seed=0)
+    return {
+        "level": {str(seed): one.level for seed, one in found.items()},
+        "reached": {str(seed): one.reached for seed, one in found.items()},
+        "diverged": {str(seed): model.diverged for seed, model in models.items()},
+        **{key: float(np.mean([w[key][0] for w in whole])) for key in whole[0]},
+        "ci": {key: list(ends) for key, ends in ci.items()},
+        "per_image": {
+            str(seed): {"bytes": m.total.round(2).tolist()} for seed, m in measured.items()
+        },
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown of Table 6: sources down, targets across, score and bytes in each cell."""
+    tasks = list(results["tasks"])
+    cells = {(cell["source"], cell["target"]): cell for cell in results["cells"]}
+    head = [
+        "Feature sent",
+        *(f"{title(t)} ({tables.metric(spec)})" for t, spec in results["tasks"].items()),
+    ]
+    lines = [head, ["---", *["---:"] * len(tasks)]]
+    lines.append(["Original", *(_number(results, t, results["original"][t], None) for t in tasks)])
+    for source in tasks:
+        line = [title(source)]
+        for target in tasks:
+            cell = cells[source, target]
+            score = _number(results, target, cell["score"], cell["ci"]["score"])
+            size = tables.cell(cell["bytes"], cell["ci"]["bytes"], 1, 1)
+            line.append(f"{score} at {size} B" + ("" if all(cell["reached"].values()) else " *"))
+        lines.append(line)
+    several = len(results["seeds"]) > 1
+    note = (
+        "Test images, at the plateau within "
+        f"{100 * results['config']['tolerance']:g} % of Original on validation images; "
+        "*: not reached, so at the best score. Brackets: 95 % bootstrap interval over images"
+        f"{' and seeds' if several else ''}; {len(results['seeds'])} training "
+        f"seed{'s' if several else ''}."
+    )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+
+
+def _number(results: dict[str, Any], task: str, value: float, ci: list[float] | None) -> str:
+    metric = results["tasks"][task]["metric"]
+    return tables.cell(value, ci, SCALES.get(metric, 1), 4 if metric == "l1" else 1)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """A heat map: colour and first number the share of the score kept, second number the bytes."""
+    tasks = list(results["tasks"])
+    names = [title(task) for task in tasks]
+    cells = {(cell["source"], cell["target"]): cell for cell in results["cells"]}
+    kept = np.array([[cells[s, t]["kept"] for t in tasks] for s in tasks])
+    figure = new_figure(2.2 + 1.4 * len(tasks), 1.6 + 1.0 * len(tasks))
+    axes = figure.subplots()
+    low = min(0.5, float(kept.min()))
+    image = axes.imshow(100 * kept, cmap="viridis", vmin=100 * low, vmax=100, aspect="auto")
+    for i, source in enumerate(tasks):
+        for j, target in enumerate(tasks):
+            cell = cells[source, target]
+            text = f"{100 * cell['kept']:.0f} %\n{cell['bytes']:.0f} B"
+            dark = cell["kept"] < (1 + low) / 2
+            axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
+    axes.set_xticks(range(len(tasks)), names, rotation=20, ha="right")
+    axes.set_yticks(range(len(tasks)), names)
+    axes.set_xlabel("task finished")
+    axes.set_ylabel("feature sent")
+    figure.colorbar(image, label="score kept, % of Original")
+    figure.savefig(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module docstring."""
+    parser = joint.parser(__doc__, "transferability")
+    parser.add_argument("--task", nargs="+", default=TABLE_3, help="default: CVR's four")
+    given = parser.parse_args(arguments)
+    config = Config(**joint.chosen(given), tasks=tuple(dict.fromkeys(given.task)))
+    results = run(config, given.out, given.parallel)
+    draw(results, given.out / "transferability.png")
+    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+
+
+if __name__ == "__main__":
+    harness.main(main)

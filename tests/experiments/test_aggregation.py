@@ -1,0 +1,80 @@
+"""Table 4: groups of tasks in one stream each, trained for a moment."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import aggregation, harness
+
+pytest.importorskip("bjontegaard", reason="needs the extra [codecs]")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(config, folder, results)."""
+    config = aggregation.Config(**aggregation.QUICK)
+    out = tmp_path_factory.mktemp("aggregation")
+    return config, out, aggregation.run(config, out)
+
+
+def test_a_partition_costs_the_sum_of_its_groups_streams(finished):
+    config, _, results = finished
+    groups = {tuple(group["tasks"]): group for group in results["groups"]}
+    assert groups.keys() == {("class_scene",), ("reshading",), ("class_scene", "reshading")}
+    for entry in results["partitions"]:
+        chosen = [
+            row
+            for group in entry["groups"]
+            for row in groups[tuple(group)]["rows"]
+            if row["lam"] is None
+        ]
+        assert entry["bytes"] == pytest.approx(sum(row["bytes"] for row in chosen))
+        assert entry["bpp"] == pytest.approx(8 * entry["bytes"] / config.size**2)
+        for row in chosen:
+            for name, scores in row["metrics"].items():
+                metric = results["tasks"][name]["metric"]
+                assert entry[f"score/{name}"] == pytest.approx(scores[metric])
+
+
+def test_the_first_partition_is_its_own_anchor(finished):
+    *_, results = finished
+    assert results["partitions"][0]["bd_rate"] in (None, pytest.approx(0, abs=1e-6))
+
+
+def test_a_second_run_trains_and_measures_nothing(finished, monkeypatch):
+    config, out, results = finished
+
+    def measured(*_):
+        raise AssertionError("measured twice")
+
+    monkeypatch.setattr("vcmjax.evaluate.measure.reconstruction", measured)
+    again = aggregation.run(config, out)
+    assert again["partitions"] == results["partitions"]
+    assert json.loads((out / "results.json").read_text())["groups"] == again["groups"]
+
+
+def test_the_table_and_the_figure_show_every_partition(finished, tmp_path):
+    *_, results = finished
+    text = aggregation.table(results)
+    assert "| Customized | Pair |" in text and "| Reshading (L1 distance ↓) |" in text
+    aggregation.draw(results, tmp_path / "radar.png")
+    assert np.asarray(Image.open(tmp_path / "radar.png").convert("L")).std() > 5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--partition", "A=normal", "B=reshading"], "--partition A: expected each of normal, re"),
+        (["--partition", "A"], "expected NAME=TASK+TASK,TASK"),
+        (["--partition", "A=pose"], "pose"),
+        (["--seeds", "0"], "--seeds 0: expected 1 or more"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(tmp_path, capsys, given, message):
+    with pytest.raises(SystemExit) as stop:
+        harness.main(lambda: aggregation.main([*given, "--out", str(tmp_path / "out")]))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
