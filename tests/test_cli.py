@@ -150,9 +150,13 @@ def test_an_interrupt_that_a_callback_swallows_still_stops_the_work(
 
     status = []
     monkeypatch.setattr(os, "_exit", status.append)
-    cli.guarded(work, "stopped")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
+    try:
+        cli.guarded(work, "stopped")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert status == [expected] and "stopped" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
