@@ -24,7 +24,7 @@ from vcmjax.evaluate import bootstrap, metrics, tables
 from vcmjax.evaluate.bd_rate import delta
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.measure import Measurement
-from vcmjax.evaluate.tables import SCALES, title
+from vcmjax.evaluate.tables import title
 
 Partition = tuple[tuple[str, ...], ...]
 """Groups of tasks; each group is one stream."""
@@ -225,10 +225,11 @@ def table(results: dict[str, Any]) -> str:
         ["---", *["---:"] * (1 + len(partitions))],
     ]
     for name, spec in results["tasks"].items():
-        metric = spec["metric"]
-        scale, digits = SCALES.get(metric, 1), 4 if metric == "l1" else 1
-        cells = [_cell(p, f"score/{name}", scale, digits) for p in partitions]
-        original = f"{scale * results['original'][name]:.{digits}f}"
+        cells = [
+            joint.score_cell(results, name, p[f"score/{name}"], p["ci"][f"score/{name}"])
+            for p in partitions
+        ]
+        original = joint.score_cell(results, name, results["original"][name], None)
         lines.append([f"{title(name)} ({tables.metric(spec)})", original, *cells])
     lines.append(["Scores kept, mean, %", "100", *(_cell(p, "kept", 100, 1) for p in partitions)])
     lines.append(["Bytes, sum", "–", *(_cell(p, "bytes", 1, 1) for p in partitions)])

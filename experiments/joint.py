@@ -16,7 +16,7 @@ from experiments.task_data import Reader, TaskData
 from experiments.trained import PRIORS
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import measure, metrics
+from vcmjax.evaluate import bootstrap, measure, metrics, tables
 from vcmjax.evaluate import plateau as plateau_search
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.train import codec as codec_training
@@ -156,8 +156,7 @@ def train(
     pixels = math.prod(first.splits["val"].image_shape)
     sample = {name: each.sample for name, each in every.items()}
     problem = codec_training.problem(codec, goals, pixels, sample)
-    chunk = 200 if config.steps % 200 == 0 else 100
-    options = loop.Options(config.steps, config.batch, config.learning_rate, chunk=chunk)
+    options = _options(config)
     models = {}
     for group in [config.seeds] if at_once else [(seed,) for seed in config.seeds]:
         label = "-".join(map(str, group))
@@ -169,6 +168,49 @@ def train(
             place = folder / label / f"measured-{seed}"
             models[seed] = Model(codec, result.params, frozen, result.diverged, place, sent, at)
     return models
+
+
+def extended(
+    models: dict[int, Model], at: TaskData, config: Config, folder: Path
+) -> dict[int, Model]:
+    """Each of `models` with a branch for one more task, trained alone, everything else frozen.
+
+    Args:
+      models: From `train`; their streams stay as they are.
+      at: The task that was not trained for.
+      config: How to train.
+      folder: Of checkpoints and measurements.
+    """
+    name = at.task.name
+    extended = {}
+    for seed, model in models.items():
+        shape = at.splits["val"].feature.shape[1:]
+        codec = dataclasses.replace(model.codec, outputs={name: shape})
+        train_, val = _together(model.sent | {name: at}, TARGET)
+        problem = codec_training.branch(codec, model.params, name, at.goal(TARGET), at.sample)
+        runs = loop.Runs(np.array([seed]), np.array([model.codec.lams], np.float32))
+        with harness.steps(
+            f"{'+'.join(model.sent)}, then {name}: {seed}", config.steps
+        ) as progress:
+            (result,) = loop.fit(
+                problem, train_, val, _options(config), runs, folder / str(seed), progress
+            )
+        statistics = codec.transfer.statistics({name: at.sample.astype(np.float32)})
+        params = codec_training.with_branch(model.params, name, result.params, statistics)
+        place = folder / str(seed) / "measured"
+        extended[seed] = model._replace(
+            codec=codec,
+            params=params,
+            diverged=model.diverged or result.diverged,
+            directory=place,
+            at={name: at},
+        )
+    return extended
+
+
+def _options(config: Config) -> loop.Options:
+    chunk = 200 if config.steps % 200 == 0 else 100
+    return loop.Options(config.steps, config.batch, config.learning_rate, chunk=chunk)
 
 
 def _label(sent: dict[str, TaskData], at: dict[str, TaskData]) -> str:
@@ -249,6 +291,59 @@ def search(models: dict[int, Model], config: Config) -> dict[int, plateau_search
             evaluate, levels, 1.0, config.tolerance, True, high=top, refine=top > 0
         )
     return found
+
+
+def pooled(measured: dict[int, Measurement], at: TaskData) -> dict[str, Any]:
+    """One task on the test split: means over images and seeds, with 95 % bootstrap intervals.
+
+    Returns:
+      ``score``, ``kept`` (see `share`), ``bytes`` and ``bpp`` per image, ``ci`` of each, and
+      ``per_image`` bytes by seed.
+    """
+    task, whole = at.task, original(at, "test")
+    height, width = at.splits["test"].image_shape
+
+    def statistic(m: Measurement):
+        def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
+            score = metrics.resampled_scores(task, m.statistics, weights)[task.metric]
+            size = weights @ m.total / weights.sum(1)
+            return {
+                "score": score,
+                "kept": share(at, score, whole),
+                "bytes": size,
+                "bpp": 8 * size / (height * width),
+            }
+
+        return resampled
+
+    statistics = [statistic(m) for m in measured.values()]
+    images = len(at.splits["test"].feature)
+    means = [each(np.ones((1, images))) for each in statistics]
+    ci = bootstrap.interval(statistics, images, seed=0)
+    return {
+        **{key: float(np.mean([each[key][0] for each in means])) for key in means[0]},
+        "ci": {key: list(ends) for key, ends in ci.items()},
+        "per_image": {
+            str(seed): {"bytes": m.total.round(2).tolist()} for seed, m in measured.items()
+        },
+    }
+
+
+def score_cell(results: dict[str, Any], task: str, value: float, ci: list[float] | None) -> str:
+    """A task's headline score as tables print it, with its interval if there is one."""
+    metric = results["tasks"][task]["metric"]
+    return tables.cell(value, ci, tables.SCALES.get(metric, 1), 4 if metric == "l1" else 1)
+
+
+def at_the_plateau(results: dict[str, Any]) -> str:
+    """What numbers of a table are, where each is taken at its plateau."""
+    seeds = len(results["seeds"])
+    return (
+        f"Test images, at the fewest bits within {100 * results['config']['tolerance']:g} % of "
+        "Original on validation images; *: not reached, so at the best score. Brackets: 95 % "
+        f"bootstrap interval over images{' and seeds' * (seeds > 1)}; {seeds} training "
+        f"seed{'s' * (seeds > 1)}."
+    )
 
 
 def parser(doc: str, name: str) -> argparse.ArgumentParser:

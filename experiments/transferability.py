@@ -18,9 +18,9 @@ import rich.markdown
 from experiments import harness, joint
 from experiments.joint import Model
 from experiments.task_data import TaskData
-from vcmjax.evaluate import bootstrap, metrics, tables
+from vcmjax.evaluate import tables
 from vcmjax.evaluate.example_page import new_figure
-from vcmjax.evaluate.tables import SCALES, title
+from vcmjax.evaluate.tables import title
 from vcmjax.tasks import TABLE_3
 
 
@@ -73,40 +73,16 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
 
 
 def _cell(models: dict[int, Model], found, at: TaskData) -> dict[str, Any]:
-    """Score and bits on the test split at the plateau, with intervals over images and seeds."""
-    task, original = at.task, joint.original(at, "test")
-    height, width = at.splits["test"].image_shape
+    """Score and bits on the test split at the plateau."""
     measured = {
-        seed: model.measured(found[seed].level, "test")[task.name] for seed, model in models.items()
+        seed: model.measured(found[seed].level, "test")[at.task.name]
+        for seed, model in models.items()
     }
-
-    def statistic(seed: int):
-        def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
-            m = measured[seed]
-            score = metrics.resampled_scores(task, m.statistics, weights)[task.metric]
-            size = weights @ m.total / weights.sum(1)
-            return {
-                "score": score,
-                "kept": joint.share(at, score, original),
-                "bytes": size,
-                "bpp": 8 * size / (height * width),
-            }
-
-        return resampled
-
-    statistics = [statistic(seed) for seed in models]
-    images = len(at.splits["test"].feature)
-    whole = [each(np.ones((1, images))) for each in statistics]
-    ci = bootstrap.interval(statistics, images, seed=0)
     return {
         "level": {str(seed): one.level for seed, one in found.items()},
         "reached": {str(seed): one.reached for seed, one in found.items()},
         "diverged": {str(seed): model.diverged for seed, model in models.items()},
-        **{key: float(np.mean([w[key][0] for w in whole])) for key in whole[0]},
-        "ci": {key: list(ends) for key, ends in ci.items()},
-        "per_image": {
-            str(seed): {"bytes": m.total.round(2).tolist()} for seed, m in measured.items()
-        },
+        **joint.pooled(measured, at),
     }
 
 
@@ -119,29 +95,20 @@ def table(results: dict[str, Any]) -> str:
         *(f"{title(t)} ({tables.metric(spec)})" for t, spec in results["tasks"].items()),
     ]
     lines = [head, ["---", *["---:"] * len(tasks)]]
-    lines.append(["Original", *(_number(results, t, results["original"][t], None) for t in tasks)])
+    lines.append(
+        ["Original", *(joint.score_cell(results, t, results["original"][t], None) for t in tasks)]
+    )
     for source in tasks:
         line = [title(source)]
         for target in tasks:
             cell = cells[source, target]
-            score = _number(results, target, cell["score"], cell["ci"]["score"])
+            score = joint.score_cell(results, target, cell["score"], cell["ci"]["score"])
             size = tables.cell(cell["bytes"], cell["ci"]["bytes"], 1, 1)
-            line.append(f"{score} at {size} B" + ("" if all(cell["reached"].values()) else " *"))
+            star = "" if all(cell["reached"].values()) else " *"
+            line.append(f"{score} at {size} B{star}")
         lines.append(line)
-    several = len(results["seeds"]) > 1
-    note = (
-        "Test images, at the plateau within "
-        f"{100 * results['config']['tolerance']:g} % of Original on validation images; "
-        "*: not reached, so at the best score. Brackets: 95 % bootstrap interval over images"
-        f"{' and seeds' if several else ''}; {len(results['seeds'])} training "
-        f"seed{'s' if several else ''}."
-    )
+    note = joint.at_the_plateau(results)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
-
-
-def _number(results: dict[str, Any], task: str, value: float, ci: list[float] | None) -> str:
-    metric = results["tasks"][task]["metric"]
-    return tables.cell(value, ci, SCALES.get(metric, 1), 4 if metric == "l1" else 1)
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -1,0 +1,215 @@
+"""Table 7 of CVR: a task that the codec was not trained for, finished from the same streams.
+
+Run:    python -m experiments.unseen [--seeds N] [--out DIR] [--data rooms|DIR] [--networks DIR]
+Cost:   about 40 minutes per seed on two CPU cores
+Expect: OUT/results.json, Table 7 on the screen, OUT/unseen.png
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich.console
+import rich.markdown
+
+from experiments import conventional, harness, joint, method
+from experiments.joint import Model
+from experiments.task_data import Reader, TaskData
+from vcmjax.evaluate import tables
+from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.tables import title
+
+IMAGE = "image_hevc"
+
+
+class Case(NamedTuple):
+    """An unseen task, and what is known when the codec is trained.
+
+    Attributes:
+      unseen: The task.
+      strategy: Of the paper: Internal, External or Source+.
+      sent: Tasks whose features are coded.
+      known: Those that the codec is trained for.
+    """
+
+    unseen: str
+    strategy: str
+    sent: tuple[str, ...]
+    known: tuple[str, ...]
+
+
+_CLASSES, _SURFACES = ("class_scene", "segment_semantic"), ("normal", "principal_curvature")
+CASES = (
+    Case("class_object", "Internal", _CLASSES, _CLASSES),
+    Case("class_object", "External", _SURFACES, _SURFACES),
+    Case("class_object", "Source+", (*_CLASSES, "class_object"), _CLASSES),
+    Case("reshading", "Internal", _SURFACES, _SURFACES),
+    Case("reshading", "External", _CLASSES, _CLASSES),
+    Case("reshading", "Source+", (*_SURFACES, "reshading"), _SURFACES),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(joint.Config):
+    """What decides the numbers, besides what all have.
+
+    Attributes:
+      cases: What is sent, trained for, and finished.
+    """
+
+    cases: tuple[Case, ...] = CASES
+
+
+QUICK = joint.QUICK | {
+    "cases": (
+        Case("reshading", "Internal", ("normal",), ("normal",)),
+        Case("reshading", "Source+", ("normal", "reshading"), ("normal",)),
+    )
+}
+
+
+def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
+    """Train both stages of every case and measure; returns what ``results.json`` holds."""
+    names = list(dict.fromkeys(n for c in config.cases for n in (*c.sent, *c.known, c.unseen)))
+    reader, at = joint.opened(config, names)
+    harness.claim(out, config)
+    unseen = list(dict.fromkeys(case.unseen for case in config.cases))
+    models: dict[Case, dict[int, Model]] = {}
+    for case in config.cases:
+        sent, known = ({n: at[n] for n in group} for group in (case.sent, case.known))
+        first = f"{'+'.join(case.sent)} for {'+'.join(case.known)}"
+        stage = joint.train(sent, known, config, out / "models" / first, at_once)
+        then = out / "models" / f"{first}, then {case.unseen}"
+        models[case] = joint.extended(stage, at[case.unseen], config, then)
+    found = {case: joint.search(models[case], config) for case in config.cases}
+    images = {name: _image(reader, at[name], config, out / "models") for name in unseen}
+    reached = {name: method.search(images[name], *_wanted(at[name], config)) for name in unseen}
+    joint.read_test(reader, at)
+    rows = []
+    for case in config.cases:
+        measured = {
+            seed: model.measured(found[case][seed].level, "test")[case.unseen]
+            for seed, model in models[case].items()
+        }
+        rows.append(
+            case._asdict()
+            | {"reached": {str(seed): one.reached for seed, one in found[case].items()}}
+            | {"diverged": {str(seed): model.diverged for seed, model in models[case].items()}}
+            | joint.pooled(measured, at[case.unseen])
+        )
+    for name in unseen:
+        (seed, one), *_ = reached[name].items()
+        measured = {seed: images[name].measured(seed, one.level, "test")}
+        rows.append(
+            {"unseen": name, "strategy": "Image: HEVC", "quality": images[name].setting(one.level)}
+            | {"reached": {str(seed): one.reached}}
+            | joint.pooled(measured, at[name])
+        )
+    results = {
+        "schema": 1,
+        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
+        "seeds": list(config.seeds),
+        **harness.provenance(),
+        "tasks": joint.described({name: at[name] for name in unseen}),
+        "original": {name: joint.original(at[name], "test") for name in unseen},
+        "rows": rows,
+    }
+    harness.write_json(out / "results.json", results)
+    return results
+
+
+def _image(reader: Reader, at: TaskData, config: Config, folder: Path) -> method.Method:
+    """The image by HEVC, as BPG would be, and the unseen task's own network run on it."""
+
+    def images(split: str) -> np.ndarray:
+        source = reader.source(at.task, split)
+        return np.stack([source[i]["image"] for i in range(len(source))])
+
+    folder = folder / f"image for {at.task.name}"
+    (found,) = conventional.opened((IMAGE,), at, config.seeds[0], folder, images, None)
+    return found
+
+
+def _wanted(at: TaskData, config: Config) -> tuple[Any, ...]:
+    pixels = math.prod(at.splits["val"].image_shape)
+    return at.task, pixels, joint.original(at, "val"), config.tolerance
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown of Table 7: representations down, bytes and score of each unseen task across."""
+    tasks = list(results["tasks"])
+    by = {(row["unseen"], row["strategy"]): row for row in results["rows"]}
+    head = ["Representation"]
+    original = ["Original"]
+    for task, spec in results["tasks"].items():
+        head += ["bytes ↓", f"{title(task)} ({tables.metric(spec)})"]
+        original += ["–", joint.score_cell(results, task, results["original"][task], None)]
+    lines = [head, ["---", *["---:"] * (2 * len(tasks))], original]
+    for strategy in dict.fromkeys(row["strategy"] for row in results["rows"]):
+        line = [strategy]
+        for task in tasks:
+            row = by.get((task, strategy))
+            if row is None:
+                line += ["–", "–"]
+                continue
+            star = "" if all(row["reached"].values()) else " *"
+            line += [
+                tables.cell(row["bytes"], row["ci"]["bytes"], 1, 1) + star,
+                joint.score_cell(results, task, row["score"], row["ci"]["score"]),
+            ]
+        lines.append(line)
+    note = (
+        "Internal: the codec was trained for like tasks; External: for unlike ones; Source+: the "
+        "unseen task's feature is sent too, but the codec not trained for it. Then a decoder "
+        "branch alone is trained for the unseen task. "
+    )
+    note += joint.at_the_plateau(results)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Share of the score kept against bytes, a panel per unseen task."""
+    tasks = list(results["tasks"])
+    figure = new_figure(4.6 * len(tasks), 3.8)
+    colours = ("#0072B2", "#D55E00", "#009E73", "#666666")
+    strategies = list(dict.fromkeys(row["strategy"] for row in results["rows"]))
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        for row in results["rows"]:
+            if row["unseen"] != task:
+                continue
+            ends = np.array([[row[k] - row["ci"][k][0], row["ci"][k][1] - row[k]] for k in _AXES])
+            axes.errorbar(
+                row["bytes"],
+                100 * row["kept"],
+                xerr=np.maximum(ends[0], 0)[:, None],
+                yerr=100 * np.maximum(ends[1], 0)[:, None],
+                fmt="o",
+                color=colours[strategies.index(row["strategy"]) % len(colours)],
+                label=row["strategy"],
+            )
+        axes.axhline(100, color="grey", ls=":")
+        axes.set_xscale("log")
+        axes.set_xlabel("bytes per image")
+        axes.set_ylabel("score kept, % of Original")
+        axes.set_title(title(task), fontsize=10)
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.25, lw=0.6)
+    figure.savefig(path)
+
+
+_AXES = ("bytes", "kept")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; see the module docstring."""
+    given = joint.parser(__doc__, "unseen").parse_args(arguments)
+    results = run(Config(**joint.chosen(given)), given.out, given.parallel)
+    draw(results, given.out / "unseen.png")
+    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+
+
+if __name__ == "__main__":
+    harness.main(main)
