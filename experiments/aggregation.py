@@ -16,7 +16,7 @@ import numpy as np
 import rich.console
 import rich.markdown
 
-from experiments import harness, joint
+from experiments import harness, joint, scored
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
@@ -92,8 +92,8 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
         "seeds": list(config.seeds),
         **harness.provenance(),
-        "tasks": joint.described(at),
-        "original": {name: joint.original(at[name], "test") for name in names},
+        "tasks": scored.described(at),
+        "original": {name: scored.original(at[name], "test") for name in names},
         "groups": [_entry(group, found[group], models[group], config) for group in groups],
         "partitions": _compared(config, models, found, at),
     }
@@ -135,7 +135,7 @@ def _compared(config: Config, models, found, at: dict[str, TaskData]) -> list[di
     (_, first), *_ = config.partitions
     shape = next(iter(at.values())).splits["test"].image_shape
     pixels = shape[0] * shape[1]
-    originals = {name: joint.original(at[name], "test") for name in at}
+    originals = {name: scored.original(at[name], "test") for name in at}
     images = len(next(iter(at.values())).splits["test"].feature)
 
     def points(partition: Partition, seed: int, weights: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -202,7 +202,7 @@ def _bits(groups: list[dict[str, Measurement]], weights: np.ndarray) -> np.ndarr
 def _kept(groups, at: dict[str, TaskData], originals: dict[str, float], weights) -> np.ndarray:
     """Mean over tasks of the share of the score that is kept, (R,)."""
     shares = [
-        joint.share(
+        scored.share(
             at[n],
             metrics.resampled_scores(at[n].task, m.statistics, weights)[at[n].task.metric],
             originals[n],
@@ -226,10 +226,10 @@ def table(results: dict[str, Any]) -> str:
     ]
     for name, spec in results["tasks"].items():
         cells = [
-            joint.score_cell(results, name, p[f"score/{name}"], p["ci"][f"score/{name}"])
+            scored.cell(results, name, p[f"score/{name}"], p["ci"][f"score/{name}"])
             for p in partitions
         ]
-        original = joint.score_cell(results, name, results["original"][name], None)
+        original = scored.cell(results, name, results["original"][name], None)
         lines.append([f"{title(name)} ({tables.metric(spec)})", original, *cells])
     lines.append(["Scores kept, mean, %", "100", *(_cell(p, "kept", 100, 1) for p in partitions)])
     lines.append(["Bytes, sum", "–", *(_cell(p, "bytes", 1, 1) for p in partitions)])

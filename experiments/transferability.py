@@ -15,7 +15,7 @@ import numpy as np
 import rich.console
 import rich.markdown
 
-from experiments import harness, joint
+from experiments import harness, joint, scored
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.evaluate import tables
@@ -60,8 +60,8 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
         "seeds": list(config.seeds),
         **harness.provenance(),
-        "tasks": joint.described(at),
-        "original": {name: joint.original(each, "test") for name, each in at.items()},
+        "tasks": scored.described(at),
+        "original": {name: scored.original(each, "test") for name, each in at.items()},
         "cells": [
             {"source": source, "target": target}
             | _cell(models[source, target], found[source, target], at[target])
@@ -82,7 +82,7 @@ def _cell(models: dict[int, Model], found, at: TaskData) -> dict[str, Any]:
         "level": {str(seed): one.level for seed, one in found.items()},
         "reached": {str(seed): one.reached for seed, one in found.items()},
         "diverged": {str(seed): model.diverged for seed, model in models.items()},
-        **joint.pooled(measured, at),
+        **scored.pooled(measured, at),
     }
 
 
@@ -96,18 +96,18 @@ def table(results: dict[str, Any]) -> str:
     ]
     lines = [head, ["---", *["---:"] * len(tasks)]]
     lines.append(
-        ["Original", *(joint.score_cell(results, t, results["original"][t], None) for t in tasks)]
+        ["Original", *(scored.cell(results, t, results["original"][t], None) for t in tasks)]
     )
     for source in tasks:
         line = [title(source)]
         for target in tasks:
             cell = cells[source, target]
-            score = joint.score_cell(results, target, cell["score"], cell["ci"]["score"])
+            score = scored.cell(results, target, cell["score"], cell["ci"]["score"])
             size = tables.cell(cell["bytes"], cell["ci"]["bytes"], 1, 1)
             star = "" if all(cell["reached"].values()) else " *"
             line.append(f"{score} at {size} B{star}")
         lines.append(line)
-    note = joint.at_the_plateau(results)
+    note = scored.at_the_plateau(results)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
 
 

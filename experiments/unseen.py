@@ -15,7 +15,7 @@ import numpy as np
 import rich.console
 import rich.markdown
 
-from experiments import conventional, harness, joint, method
+from experiments import conventional, harness, joint, method, scored
 from experiments.joint import Model
 from experiments.task_data import Reader, TaskData
 from vcmjax.evaluate import tables
@@ -98,7 +98,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
             case._asdict()
             | {"reached": {str(seed): one.reached for seed, one in found[case].items()}}
             | {"diverged": {str(seed): model.diverged for seed, model in models[case].items()}}
-            | joint.pooled(measured, at[case.unseen])
+            | scored.pooled(measured, at[case.unseen])
         )
     for name in unseen:
         (seed, one), *_ = reached[name].items()
@@ -106,15 +106,15 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         rows.append(
             {"unseen": name, "strategy": "Image: HEVC", "quality": images[name].setting(one.level)}
             | {"reached": {str(seed): one.reached}}
-            | joint.pooled(measured, at[name])
+            | scored.pooled(measured, at[name])
         )
     results = {
         "schema": 1,
         "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
         "seeds": list(config.seeds),
         **harness.provenance(),
-        "tasks": joint.described({name: at[name] for name in unseen}),
-        "original": {name: joint.original(at[name], "test") for name in unseen},
+        "tasks": scored.described({name: at[name] for name in unseen}),
+        "original": {name: scored.original(at[name], "test") for name in unseen},
         "rows": rows,
     }
     harness.write_json(out / "results.json", results)
@@ -135,7 +135,7 @@ def _image(reader: Reader, at: TaskData, config: Config, folder: Path) -> method
 
 def _wanted(at: TaskData, config: Config) -> tuple[Any, ...]:
     pixels = math.prod(at.splits["val"].image_shape)
-    return at.task, pixels, joint.original(at, "val"), config.tolerance
+    return at.task, pixels, scored.original(at, "val"), config.tolerance
 
 
 def table(results: dict[str, Any]) -> str:
@@ -146,7 +146,7 @@ def table(results: dict[str, Any]) -> str:
     original = ["Original"]
     for task, spec in results["tasks"].items():
         head += ["bytes ↓", f"{title(task)} ({tables.metric(spec)})"]
-        original += ["–", joint.score_cell(results, task, results["original"][task], None)]
+        original += ["–", scored.cell(results, task, results["original"][task], None)]
     lines = [head, ["---", *["---:"] * (2 * len(tasks))], original]
     for strategy in dict.fromkeys(row["strategy"] for row in results["rows"]):
         line = [strategy]
@@ -158,7 +158,7 @@ def table(results: dict[str, Any]) -> str:
             star = "" if all(row["reached"].values()) else " *"
             line += [
                 tables.cell(row["bytes"], row["ci"]["bytes"], 1, 1) + star,
-                joint.score_cell(results, task, row["score"], row["ci"]["score"]),
+                scored.cell(results, task, row["score"], row["ci"]["score"]),
             ]
         lines.append(line)
     note = (
@@ -166,7 +166,7 @@ def table(results: dict[str, Any]) -> str:
         "unseen task's feature is sent too, but the codec not trained for it. Then a decoder "
         "branch alone is trained for the unseen task. "
     )
-    note += joint.at_the_plateau(results)
+    note += scored.at_the_plateau(results)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
 
 
