@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vcmjax
-from experiments import plateau
+from experiments import feature_coding, plateau
 from vcmjax.data import rooms
 from vcmjax.nets import hourglass, pretrained
 
@@ -55,6 +55,24 @@ def test_the_papers_protocol_runs_from_files_to_bytes_at_full_size(
         output = codec.predict(codec.decompress([stream]))
         assert output.shape == ((1, 63) if task == "class_scene" else (1, 256, 256, 17))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 8 * 2**20  # KiB
+
+
+@pytest.mark.slow
+def test_layers_of_released_networks_are_coded_by_hevc(tmp_path, monkeypatch, full_speed):
+    pytest.importorskip("av", reason="needs the extra [codecs]")
+    monkeypatch.setenv("VCMJAX_CACHE", str(tmp_path / "cache"))
+    sources = {split: rooms.Rooms(split, 2, 512) for split in ("train", "val", "test")}
+    rooms.write_taskonomy(tmp_path / "data", sources, quirks=True, official_classes=True)
+    for name in TASKS:
+        pretrained.save(tmp_path / "networks" / name, *random_network(name), {})
+    out = tmp_path / "out"
+    arguments = f"--data {tmp_path / 'data'} --networks {tmp_path / 'networks'} --out {out}"
+    feature_coding.main([*arguments.split(), "--images", "2", "--layers", "encoder/conv1"])
+    rows = json.loads((out / "results.json").read_text())["rows"]
+    assert {row["task"] for row in rows} == set(TASKS)
+    assert all(row["bytes"] < row["raw_bytes"] for row in rows)
+    finest = [row["fidelity"] for row in rows if row["qp"] == 12]
+    assert np.mean(finest) > 0.9
 
 
 TRAINING = """
