@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vcmjax.errors import UsageError
 from vcmjax.evaluate.bd_rate import delta, envelope
 
-pytest.importorskip("bjontegaard", reason="needs the extra [codecs]")
 RATES = np.array([0.01, 0.02, 0.05, 0.1])
 
 
@@ -48,9 +46,3 @@ def test_the_envelope_of_a_distance_descends():
 )
 def test_curves_without_a_common_score_have_no_rate_delta(test):
     assert math.isnan(delta((RATES, [0.2, 0.3, 0.38, 0.4]), test, True).rate)
-
-
-def test_without_the_package_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "bjontegaard", None)
-    with pytest.raises(UsageError, match=r"vcmjax\[codecs\]"):
-        delta((RATES, RATES), (RATES, RATES), True)

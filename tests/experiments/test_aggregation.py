@@ -8,8 +8,6 @@ from PIL import Image
 
 from experiments import aggregation, harness
 
-pytest.importorskip("bjontegaard", reason="needs the extra [codecs]")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

@@ -1,8 +1,7 @@
 """Bjøntegaard deltas between rate-performance curves that need not be monotone.
 
 Task scores wobble with rate where they are flat. A delta is taken between upper envelopes: points
-that score better than every point of fewer bits. Integration is the package `bjontegaard`'s, from
-the extra ``[codecs]``.
+that score better than every point of fewer bits. Integration is the package `bjontegaard`'s.
 
 Source: Bjøntegaard, VCEG-M33 (2001); Barman, Martini and Reznik, "Bjøntegaard Delta (BD): a
 tutorial overview", 2024, for piecewise cubic interpolation.
@@ -12,8 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-from vcmjax.errors import UsageError
 
 
 class Delta(NamedTuple):
@@ -52,14 +49,9 @@ def delta(
       anchor: (bpp, score) of each point, in any order.
       test: Likewise.
       higher_is_better: Direction of the score.
-
-    Raises:
-      UsageError: The extra ``[codecs]`` is not installed.
     """
-    try:
-        import bjontegaard
-    except ImportError:
-        raise UsageError("BD-rates need the extra: pip install 'vcmjax[codecs]'") from None
+    import bjontegaard  # which imports Matplotlib
+
     a, b = (envelope(*curve, higher_is_better) for curve in (anchor, test))
     sign = 1.0 if higher_is_better else -1.0
     curves = (a[0], sign * a[1], b[0], sign * b[1])
