@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -37,6 +38,15 @@ def write_folder(root, counts=COUNTS):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array.astype(np.uint8)).save(path)
     return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_extras():
+    """The main job runs in a plain install."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("av", "imagecodecs", "torch", "tensorflow", "tensorflow_compression"):
+            patch.setitem(sys.modules, name, None)
+        yield
 
 
 @pytest.fixture(scope="module")
