@@ -113,7 +113,7 @@ class FeatureCodec:
         if not (0 < low <= high < math.inf):
             raise VcmError(f"lams is {self.lams}; expected 0 < least <= greatest, both finite")
 
-    @property
+    @functools.cached_property
     def transfer(self) -> Transfer:
         """Both transforms."""
         return Transfer(
@@ -187,7 +187,7 @@ class FeatureCodec:
           features: (B, *shape); H and W may differ from `shape`.
           lam: λ, a scalar or (B,), within `lams`.
         """
-        size, count = self.transfer.size_of(features), _count(features)
+        size, count = self.transfer.size_of(features), transfer.count(features)
         level = self._position(jnp.broadcast_to(lam, (count,)))
         latent = self.transfer.analyse(params, features, level)
         if not self.prior:
@@ -304,7 +304,7 @@ class FeatureCodec:
         Raises:
           VcmError: Features of another shape or not finite; λ out of range.
         """
-        size, count = self.transfer.size_of(features), _count(features)
+        size, count = self.transfer.size_of(features), transfer.count(features)
         leaves, form = jax.tree.flatten(features)
         if len({len(leaf) for leaf in leaves}) > 1:
             raise VcmError(f"features of {[len(leaf) for leaf in leaves]} images; expected as many")
@@ -415,7 +415,7 @@ class FeatureCodec:
         count, of = len(streams), self.transfer.size if size is None else tuple(size)
         parts = [self.transfer.none(of, only)]
         for rows, level in _chunks(_images_at_once(of), np.arange(count), self._levels(lam, count)):
-            side, q = self.read(frozen, [streams[i] for i in rows], level, size, coder)
+            side, q = self.read(frozen, [streams[i] for i in rows], level, of, coder)
             parts.append(self._reconstruct(params, side, q, level, of, only))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
@@ -457,10 +457,6 @@ class FeatureCodec:
 
     def _levels(self, lam: float | np.ndarray, count: int) -> np.ndarray:
         return np.broadcast_to(self.level_of(lam), (count,)).astype(np.int32)
-
-
-def _count(features: Features) -> int:
-    return len(jax.tree.leaves(features)[0])
 
 
 def _images_at_once(size: tuple[int, ...]) -> int:

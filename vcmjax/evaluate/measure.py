@@ -16,6 +16,7 @@ from vcmjax.codecs.image import ImageCodec
 from vcmjax.coding import container, range_coder
 from vcmjax.data.features import Split
 from vcmjax.evaluate import metrics
+from vcmjax.nets import transfer
 from vcmjax.nets.transfer import Features
 from vcmjax.tasks import Task
 from vcmjax.train import losses
@@ -111,7 +112,7 @@ def reconstruction(
       AssertionError: A decoded feature differs from the evaluation-mode reconstruction: a defect
         of the codec, never of the data.
     """
-    count = len(jax.tree.leaves(feature)[0])
+    count = transfer.count(feature)
     lam = float(codec.lam_of(level))
     if frozen is None:
         run = jax.jit(lambda x: codec.apply(params, jax.random.key(0), x, jnp.asarray(lam)).feature)

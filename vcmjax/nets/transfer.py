@@ -14,7 +14,7 @@ positions, which the paper, whose features all have positions, does not need.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -132,27 +132,24 @@ class Transfer:
     def init(self, analysis: jax.Array, synthesis: jax.Array) -> dict[str, Any]:
         """Parameters ``{"analysis", "synthesis"}`` of the keys; by task where there are several."""
         level = jnp.zeros((1,))
-        keys = dict(zip(dict(self._sent), jax.random.split(analysis, len(self._sent)), strict=True))
-
-        def first(name: str, shape: Shape) -> Any:
-            key = keys[name] if self.joint else analysis
-            sample = self._pad(name, jnp.zeros((1, *shape)))
-            return self._analysis(name, shape).init(key, sample, level)
-
-        parts = {name: first(name, shape) for name, shape in self._sent}
+        sent = {}
+        for (name, shape), key in zip(self._sent, self._keys(analysis, self._sent), strict=True):
+            sample = self._pad(name, shape, jnp.zeros((1, *shape)))
+            sent[name] = self._analysis(name, shape).init(key, sample, level)
         latent = jnp.zeros((1, *self.latent_size(), self.latent_channels))
-
-        def last(name: str, shape: Shape, key: jax.Array) -> Any:
-            return self._synthesis(name, shape).init(key, self._for(shape, latent), level)
-
-        back = self._received
-        keys = dict(zip(dict(back), jax.random.split(synthesis, len(back)), strict=True))
-        made = {n: last(n, shape, keys[n] if self.joint else synthesis) for n, shape in back}
-        return {"analysis": self._bare(parts), "synthesis": self._bare(made)}
+        back = {}
+        for (name, shape), key in zip(
+            self._received, self._keys(synthesis, self._received), strict=True
+        ):
+            seen = self._for(shape, latent)
+            back[name] = self._synthesis(name, shape).init(key, seen, level)
+        return {"analysis": self._bare(sent), "synthesis": self._bare(back)}
 
     def statistics(self, features: Features) -> Any:
         """Mean and deviation per channel of features (N, ...); by task where there are several."""
-        return self._each(_statistics, features)
+        if not self.joint:
+            return _statistics(features)
+        return {name: _statistics(feature) for name, feature in features.items()}
 
     def identity(self) -> Any:
         """Statistics that change nothing."""
@@ -178,7 +175,7 @@ class Transfer:
         for name, shape in self._sent:
             of = functools.partial(self._part, name)
             fixed = jax.lax.stop_gradient(of(params["statistics"]))
-            x = self._pad(name, (of(features) - fixed["mean"]) / fixed["scale"])
+            x = self._pad(name, shape, (of(features) - fixed["mean"]) / fixed["scale"])
             latent: Any = self._analysis(name, shape).apply(of(params["analysis"]), x, position)
             if self.spatial and len(shape) == 1:
                 latent = latent.reshape(len(latent), *self.latent_size(), -1)
@@ -253,10 +250,9 @@ class Transfer:
     def _part(self, name: str, tree: Any) -> Any:
         return tree[name] if self.joint else tree
 
-    def _each(self, function: Callable, features: Features) -> Any:
-        if not self.joint:
-            return function(features)
-        return {name: function(feature) for name, feature in features.items()}
+    def _keys(self, key: jax.Array, shapes: list) -> list[jax.Array] | jax.Array:
+        """One for each of several tasks; a single feature takes the key as it is."""
+        return jax.random.split(key, len(shapes)) if self.joint else [key]
 
     def _stride(self, name: str, shape: Shape) -> int:
         """Positions of a feature per position of the latent."""
@@ -295,10 +291,8 @@ class Transfer:
             return _resized(latent, self.latent_size()).reshape(len(latent), -1)
         return latent
 
-    def _pad(self, name: str, x: jax.Array) -> jax.Array:
-        if x.ndim == 2:
-            return x
-        return pad_to_multiple(x, self._stride(name, self._named(self.shape)[name]))
+    def _pad(self, name: str, shape: Shape, x: jax.Array) -> jax.Array:
+        return pad_to_multiple(x, self._stride(name, shape)) if len(shape) == 3 else x
 
 
 def named(shapes: Mapping[str, Shape] | Shape | Shapes) -> Shape | Shapes:
@@ -306,6 +300,11 @@ def named(shapes: Mapping[str, Shape] | Shape | Shapes) -> Shape | Shapes:
     if isinstance(shapes, Mapping):
         return tuple((name, tuple(shape)) for name, shape in shapes.items())
     return tuple(shapes)  # type: ignore[return-value]
+
+
+def count(features: Features) -> int:
+    """Number of images."""
+    return len(jax.tree.leaves(features)[0])
 
 
 def _statistics(features: Any) -> dict[str, jax.Array]:

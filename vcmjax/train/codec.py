@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.codecs.feature import LEVELS, FeatureCodec
+from vcmjax.nets import transfer
 from vcmjax.tasks import Task
 from vcmjax.train import losses
 from vcmjax.train.loop import Problem, Runs
@@ -90,6 +91,13 @@ def anneal(
     return jnp.minimum(progress / 0.9, 1.0), lam
 
 
+def _drawn(keys: jax.Array, run: Runs) -> tuple[jax.Array, jax.Array]:
+    """λ of each image, its logarithm uniform over the run's range, and its key for the noise."""
+    lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    span = jax.vmap(jax.random.uniform)(lam_keys)
+    return run.lams[0] * (run.lams[1] / run.lams[0]) ** span, noise_keys
+
+
 def _arrays(batch: Features) -> tuple[Any, Any]:
     return _float(batch.feature), jax.tree.map(jnp.asarray, batch.label)
 
@@ -109,13 +117,13 @@ def problem(
       pixels: Image pixels, height × width, by which bits are divided.
       sample: (N, h, w, C) features for the codec's normalisation; by task where it has several.
     """
-    goals = goal if isinstance(goal, Mapping) else {"": goal}
-    kind = "class" if all(g.task.kind == "class" for g in goals.values()) else "pixels"
+    goals = [goal] if isinstance(goal, Goal) else goal.values()
+    kind = "class" if all(each.task.kind == "class" for each in goals) else "pixels"
 
     def distortion(received: Any, feature: Any, label: Any) -> jax.Array:
         if isinstance(goal, Goal):
             return goal.distortion(received, feature, label)
-        far = [g.distortion(received[n], feature[n], label[n]) for n, g in goals.items()]
+        far = [g.distortion(received[n], feature[n], label[n]) for n, g in goal.items()]
         return jnp.stack(far).sum(0)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
@@ -126,9 +134,7 @@ def problem(
 
     def loss(params, keys, run: Runs, batch: Features, progress):
         feature, label = _arrays(batch)
-        lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        span = jax.vmap(jax.random.uniform)(lam_keys)
-        lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** span
+        lam, noise_keys = _drawn(keys, run)
         output = codec.apply(params, noise_keys, feature, lam)
         far = distortion(output.feature, feature, label)
         weight, annealed = anneal(kind, progress, lam, run.lams[1])
@@ -136,7 +142,7 @@ def problem(
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
 
     def cost(params, run: Runs, feature: jax.Array, label: jax.Array, level: int):
-        levels = jnp.full(len(jax.tree.leaves(feature)[0]), level, jnp.int32)
+        levels = jnp.full(transfer.count(feature), level, jnp.int32)
         if codec.prior:
             output = codec.quantise(params, feature, levels).output
         else:
@@ -160,43 +166,37 @@ def problem(
     return Problem(init, loss, validate, ("loss", "bpp", "distortion"))
 
 
-def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal, sample: np.ndarray) -> Problem:
+def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal) -> Problem:
     """Training the branch of Ψ for one more task, everything else frozen (CVR §3.3, stage 2).
 
     What is sent does not change by a bit, as neither Φ nor the entropy model does.
 
     Args:
       codec: With `name` among its outputs.
-      params: Trained for the other tasks; those of a codec without that output will do.
+      params: Trained for the other tasks, their ``statistics`` with those of the task's feature.
       name: Of the task.
       goal: What for.
-      sample: (N, h, w, C) features of the task, for the branch's normalisation.
 
     Returns:
       A problem whose parameters are the branch's; `with_branch` puts them in their place.
     """
-    statistics = codec.transfer.statistics({name: _float(sample)})
 
     def distortion(own, keys, feature, label, lam):
-        whole = with_branch(params, name, own, statistics)
-        output = codec.apply(whole, keys, feature, lam)
+        output = codec.apply(with_branch(params, name, own), keys, feature, lam)
         return goal.distortion(output.feature[name], feature[name], label[name])
 
     def loss(own, keys, run: Runs, batch: Features, progress):
         feature, label = _arrays(batch)
-        lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-        span = jax.vmap(jax.random.uniform)(lam_keys)
-        lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** span
+        lam, noise_keys = _drawn(keys, run)
         far = distortion(own, noise_keys, feature, label, lam).mean()
         return far, far[None]
 
     def validate(own, run: Runs, batch: Features):
         feature, label = _arrays(batch)
         levels = VALIDATION_LEVELS if codec.levels > 1 else (0,)
-        count = len(jax.tree.leaves(feature)[0])
         costs = []
         for level in levels:
-            lam = jnp.full(count, codec.lam_of(level), jnp.float32)
+            lam = jnp.full(transfer.count(feature), codec.lam_of(level), jnp.float32)
             costs.append(distortion(own, jax.random.key(0), feature, label, lam))
         return jnp.mean(jnp.stack(costs), axis=0)
 
@@ -206,9 +206,6 @@ def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal, sample: np.
     return Problem(init, loss, validate, ("distortion",))
 
 
-def with_branch(params: dict, name: str, own: Any, statistics: Any) -> dict:
-    """`params` with a branch of Ψ for the task `name`, and its feature's statistics."""
-    return params | {
-        "synthesis": params["synthesis"] | {name: own},
-        "statistics": statistics | params["statistics"],
-    }
+def with_branch(params: dict, name: str, own: Any) -> dict:
+    """`params` with the branch `own` of Ψ for the task `name`."""
+    return params | {"synthesis": params["synthesis"] | {name: own}}
