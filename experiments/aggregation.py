@@ -8,6 +8,8 @@ Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png
 
 import argparse
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,18 +87,18 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         tasks = {name: at[name] for name in group}
         folder = out / "models" / "+".join(group)
         models[group] = joint.train(tasks, tasks, config, folder, at_once)
-    found = {group: joint.search(models[group], config) for group in groups}
+    before = scored.originals(at, "val")
+    found = {group: joint.search(models[group], before, config) for group in groups}
     joint.read_test(reader, at)
-    results = {
-        "schema": 1,
-        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
-        "seeds": list(config.seeds),
-        **harness.provenance(),
-        "tasks": scored.described(at),
-        "original": {name: scored.original(at[name], "test") for name in names},
-        "groups": [_entry(group, found[group], models[group], config) for group in groups],
-        "partitions": _compared(config, models, found, at),
-    }
+    originals = scored.originals(at, "test")
+    results = harness.results(
+        config,
+        config.seeds,
+        tasks=scored.described(at),
+        original=originals,
+        groups=[_entry(group, found[group], models[group], config) for group in groups],
+        partitions=_compared(config, models, found, at, originals),
+    )
     harness.write_json(out / "results.json", results)
     return results
 
@@ -124,54 +126,52 @@ def _entry(group, found, models: dict[int, Model], config: Config) -> dict[str, 
             )
     return {
         "tasks": list(group),
-        "reached": {str(seed): one.reached for seed, one in found.items()},
-        "diverged": {str(seed): model.diverged for seed, model in models.items()},
+        **joint.status(models, found),
         "rows": rows,
     }
 
 
-def _compared(config: Config, models, found, at: dict[str, TaskData]) -> list[dict[str, Any]]:
+def _compared(
+    config: Config, models, found, at: dict[str, TaskData], originals: dict[str, float]
+) -> list[dict[str, Any]]:
     """Each partition on the test split: its groups' plateaus, and its curve beside the first's."""
     (_, first), *_ = config.partitions
-    shape = next(iter(at.values())).splits["test"].image_shape
-    pixels = shape[0] * shape[1]
-    originals = {name: scored.original(at[name], "test") for name in at}
-    images = len(next(iter(at.values())).splits["test"].feature)
+    test = next(iter(at.values())).splits["test"]
+    pixels, images = math.prod(test.image_shape), len(test.feature)
 
-    def points(partition: Partition, seed: int, weights: np.ndarray) -> tuple[np.ndarray, ...]:
-        """(R, λ): bits per pixel of all streams, and the mean share of the scores kept."""
-        bits, kept_ = [], []
-        for lam in config.lams:
-            each = [
-                models[g][seed].measured(int(models[g][seed].codec.level_of(lam)), "test")
-                for g in partition
-            ]
-            bits.append(_bits(each, weights) / pixels)
-            kept_.append(_kept(each, at, originals, weights))
-        return np.stack(bits, 1), np.stack(kept_, 1)
+    @functools.cache
+    def curve(partition: Partition, seed: int) -> list[list[dict[str, Measurement]]]:
+        """By λ: the measurements of every group."""
+        groups = [models[group][seed] for group in partition]
+        return [
+            [model.measured(int(model.codec.level_of(lam)), "test") for model in groups]
+            for lam in config.lams
+        ]
+
+    def points(partition: Partition, seed: int, weights: np.ndarray) -> list[np.ndarray]:
+        """Bits per pixel of all streams, and the mean share of the scores kept: (R, λ) each."""
+        each = curve(partition, seed)
+        bits = [_bits(groups, weights) / pixels for groups in each]
+        kept = [_kept(groups, at, originals, weights) for groups in each]
+        return [np.stack(bits, 1), np.stack(kept, 1)]
 
     def statistic(partition: Partition, seed: int):
-        best = [models[g][seed].measured(found[g][seed].level, "test") for g in partition]
+        best = [
+            models[group][seed].measured(found[group][seed].level, "test") for group in partition
+        ]
 
         def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
             own, other = points(partition, seed, weights), points(first, seed, weights)
             rates = [
-                delta((other[0][i], other[1][i]), (own[0][i], own[1][i]), True)[0]
-                for i in range(len(weights))
+                delta((bpp_a, kept_a), (bpp, kept), True).rate
+                for bpp, kept, bpp_a, kept_a in zip(*own, *other, strict=True)
             ]
-            scores = {
-                f"score/{n}": metrics.resampled_scores(at[n].task, m.statistics, weights)[
-                    at[n].task.metric
-                ]
-                for measured in best
-                for n, m in measured.items()
-            }
             return {
                 "bpp": _bits(best, weights) / pixels,
                 "bytes": _bits(best, weights) / 8,
                 "kept": _kept(best, at, originals, weights),
                 "bd_rate": np.array(rates, np.float64),
-                **scores,
+                **{f"score/{n}": score for n, score in _scores(best, at, weights).items()},
             }
 
         return resampled
@@ -179,15 +179,15 @@ def _compared(config: Config, models, found, at: dict[str, TaskData]) -> list[di
     entries = []
     for name, partition in config.partitions:
         statistics = [statistic(partition, seed) for seed in config.seeds]
-        whole = [s(np.ones((1, images))) for s in statistics]
         ci = bootstrap.interval(statistics, images, seed=0, resamples=200)
+        means = bootstrap.means(statistics, images)
         entries.append(
             {
                 "name": name,
                 "groups": [list(group) for group in partition],
                 "reached": all(found[g][s].reached for g in partition for s in config.seeds),
-                **{key: _number(np.mean([w[key][0] for w in whole])) for key in whole[0]},
-                "ci": {key: [_number(end) for end in ends] for key, ends in ci.items()},
+                **{key: harness.defined(value) for key, value in means.items()},
+                "ci": {key: list(map(harness.defined, ends)) for key, ends in ci.items()},
             }
         )
     return entries
@@ -199,22 +199,19 @@ def _bits(groups: list[dict[str, Measurement]], weights: np.ndarray) -> np.ndarr
     return 8 * (weights @ np.asarray(total)) / weights.sum(1)
 
 
-def _kept(groups, at: dict[str, TaskData], originals: dict[str, float], weights) -> np.ndarray:
-    """Mean over tasks of the share of the score that is kept, (R,)."""
-    shares = [
-        scored.share(
-            at[n],
-            metrics.resampled_scores(at[n].task, m.statistics, weights)[at[n].task.metric],
-            originals[n],
-        )
+def _scores(groups, at: dict[str, TaskData], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The headline score of every task, (R,) each."""
+    return {
+        n: metrics.resampled_scores(at[n].task, m.statistics, weights)[at[n].task.metric]
         for measured in groups
         for n, m in measured.items()
-    ]
-    return np.mean(shares, axis=0)
+    }
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)
+def _kept(groups, at: dict[str, TaskData], originals: dict[str, float], weights) -> np.ndarray:
+    """Mean over tasks of the share of the score that is kept, (R,)."""
+    scores = _scores(groups, at, weights)
+    return np.mean([scored.share(at[n], s, originals[n]) for n, s in scores.items()], axis=0)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -240,15 +237,15 @@ def table(results: dict[str, Any]) -> str:
     lines.append(
         ["Plateau", "–", *("reached" if p["reached"] else "not reached" for p in partitions)]
     )
+    seeds = len(results["seeds"])
     note = (
         "Test images, each group at its own plateau: the fewest bits at which every task of it is "
         f"within {100 * results['config']['tolerance']:g} % of Original on validation images; else "
         "where the worst task is best. BD-rate: difference of bits at equal mean share of the "
-        "scores kept, over the curves' common range. Brackets: 95 % bootstrap interval over "
-        f"images{' and seeds' if len(results['seeds']) > 1 else ''}; {len(results['seeds'])} "
-        f"training seed{'s' if len(results['seeds']) > 1 else ''}."
+        "scores kept, over the curves' common range. "
+        f"{tables.trainings(seeds)}. {tables.brackets(seeds)}"
     )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+    return tables.piped(lines) + f"\n\n{note}\n"
 
 
 def _cell(entry: dict[str, Any], key: str, scale: float, digits: int) -> str:

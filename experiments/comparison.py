@@ -1,10 +1,10 @@
 """One method against another: bits at the plateaus, and Bjøntegaard deltas, with intervals."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import harness
 from vcmjax.evaluate import bootstrap, metrics
 from vcmjax.evaluate.bd_rate import delta
 from vcmjax.evaluate.measure import Measurement
@@ -53,12 +53,11 @@ def compare(task: Task, test: Curve, anchor: Curve) -> dict[str, Any]:
         return resampled
 
     statistics = [statistic(seed) for seed in test.best]
-    whole = [each(np.ones((1, images))) for each in statistics]
     ci = bootstrap.interval(statistics, images, seed=0, resamples=_RESAMPLES)
-    means = {name: float(np.mean([each[name] for each in whole])) for name in ci}
+    means = bootstrap.means(statistics, images)
     return {
-        **{name: _defined(value) for name, value in means.items()},
-        "ci": {name: list(map(_defined, ends)) for name, ends in ci.items()},
+        **{name: harness.defined(value) for name, value in means.items()},
+        "ci": {name: list(map(harness.defined, ends)) for name, ends in ci.items()},
         "reached": [test.reached, anchor.reached],
     }
 
@@ -81,7 +80,3 @@ def _curve(task: Task, points: list[Measurement], weights: np.ndarray):
         [metrics.resampled_scores(task, p.statistics, weights)[task.metric] for p in points]
     )
     return list(zip(size.T, score.T, strict=True))
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -45,7 +45,7 @@ def table(results: Results, split: str = "test") -> str:
         rate = [] if size is None else [f"{size[0]:.1f}", f"{size[1]:.4f}"]
         cells = [_number(metrics[name], *MEASURES[name][1:]) for name in measures]
         lines.append([label, *(rate or ["–", "–"]), *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return tables.piped(lines) + "\n"
 
 
 def radar(results: Results, path: Path, split: str = "test") -> None:

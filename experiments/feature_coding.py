@@ -18,6 +18,7 @@ import rich.markdown
 from experiments import harness, layers
 from experiments.layers import Case, Coder
 from vcmjax.codecs.idfc import Idfc, Packing
+from vcmjax.evaluate import tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.tables import title
 from vcmjax.nets.split import Layer
@@ -51,12 +52,15 @@ def run(config: Config, out: Path) -> dict[str, Any]:
     for case in layers.cases(config):
         harness.claim(out, config)
         count = len(case.layers) * len(config.packings) * len(config.qps)
+        done = 0
         with harness.steps(case.task.name, count) as progress:
             for layer in case.layers:
                 for row in _of_layer(case, layer, config, out / "points"):
                     rows.append(row)
-                    progress(sum(row["task"] == case.task.name for row in rows))
-    return layers.finished(config, out, rows=rows)
+                    progress(done := done + 1)
+    results = harness.results(config, (0,), rows=rows)
+    harness.write_json(out / "results.json", results)
+    return results
 
 
 def _of_layer(case: Case, layer: Layer, config: Config, points: Path) -> Iterator[dict[str, Any]]:
@@ -97,7 +101,7 @@ def table_2(results: dict[str, Any]) -> str:
 
 def _table(results: dict[str, Any], columns: Sequence[tuple[Packing, int]]) -> str:
     """A table per task: a line per layer, a column per packing and QP."""
-    tables = []
+    parts = []
     for task in layers.tasks(results):
         lines = [
             [title(task), "shape", *(f"{LABELS[packing]}, QP {qp}" for packing, qp in columns)],
@@ -109,9 +113,9 @@ def _table(results: dict[str, Any], columns: Sequence[tuple[Packing, int]]) -> s
         for layer, shape in shapes.items():
             cells = [found[layer, packing, qp] for packing, qp in columns]
             lines.append([layer, shape, *(_cell(row) for row in cells)])
-        tables.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        parts.append(tables.piped(lines))
     note = "Bytes over those of the feature in float32 / fidelity."
-    return "\n\n".join([*tables, note]) + "\n"
+    return "\n\n".join([*parts, note]) + "\n"
 
 
 def _cell(row: dict[str, Any]) -> str:
@@ -134,7 +138,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             points = sorted((r["bytes"], r["fidelity"]) for r in rows if r["layer"] == name)
             x, y = zip(*points, strict=True)
             style = "-" if name.startswith("encoder") else "--"
-            colour = _colour(place / max(1, len(names) - 1))
+            colour = layers.colour(place, len(names))
             axes.plot(x, y, style, marker="o", ms=3.5, color=colour, label=name)
         axes.set_xscale("log")
         axes.set_xlabel("bytes per image")
@@ -143,12 +147,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.grid(alpha=0.25, lw=0.6)
         axes.legend(fontsize=7)
     figure.savefig(path)
-
-
-def _colour(place: float) -> Any:
-    import matplotlib
-
-    return matplotlib.colormaps["viridis"](0.92 * place)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,11 +3,12 @@
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,25 @@ def provenance() -> dict[str, Any]:
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return {"versions": versions, "revision": done.stdout.strip() or "unknown"}
+
+
+def results(config: Any, seeds: Sequence[int], **content: Any) -> dict[str, Any]:
+    """What a results file holds: `config`, a dataclass, its folder of data by name, and `content`.
+
+    The paths of a machine stay out of it.
+    """
+    return {
+        "schema": 1,
+        "config": dataclasses.asdict(config) | {"data": Path(config.data).resolve().name},
+        "seeds": list(seeds),
+        **provenance(),
+        **content,
+    }
+
+
+def defined(value: float) -> float | None:
+    """None for NaN, which JSON has no word for: a score of no pixel, curves that do not meet."""
+    return None if math.isnan(value) else float(value)
 
 
 def read_json(path: Path) -> Any:

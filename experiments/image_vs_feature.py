@@ -23,6 +23,7 @@ from experiments.layers import Coder
 from vcmjax.codecs import idfc
 from vcmjax.codecs.idfc import Idfc
 from vcmjax.codecs.image import ImageCodec
+from vcmjax.evaluate import tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.plots import AXES
 from vcmjax.evaluate.tables import METRICS, SCALES, title
@@ -115,7 +116,9 @@ def run(config: Config, out: Path) -> dict[str, Any]:
                     about = {"task": name, "metric": case.task.metric, "split": place}
                     rows.append(about | {"codec": codec, "quality": quality, **row})
                     progress(at * len(points) + done)
-    return layers.finished(config, out, pristine=pristine, rows=rows)
+    results = harness.results(config, (0,), pristine=pristine, rows=rows)
+    harness.write_json(out / "results.json", results)
+    return results
 
 
 def table(results: dict[str, Any]) -> str:
@@ -138,13 +141,11 @@ def table(results: dict[str, Any]) -> str:
                 cells.append(f"{min(good):.0f}" if good else "–")
         lines.append([place, *cells])
     note = "Bytes per image; –: no quality tried comes within 2 %."
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+    return tables.piped(lines) + f"\n\n{note}\n"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Score against bytes: a panel per task and codec, a line per split point."""
-    import matplotlib
-
     tasks = layers.tasks(results)
     codecs = [name for name, _ in results["config"]["qualities"]]
     figure = new_figure(5.6 * len(codecs), 4.2 * len(tasks))
@@ -158,7 +159,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             for number, place in enumerate(places):
                 points = sorted((r["bytes"], r["score"]) for r in rows if r["split"] == place)
                 x, y = np.array(points).T
-                colour = matplotlib.colormaps["viridis"](0.92 * number / max(1, len(places) - 1))
+                colour = layers.colour(number, len(places))
                 look: dict[str, Any] = {"color": colour, "ls": "-" if "enc" in place else "--"}
                 if place == "image":
                     look = {"color": "#D55E00", "lw": 2.4}

@@ -13,7 +13,7 @@ import numpy as np
 from experiments import harness, plateau, scored, task_data
 from experiments.kept import kept
 from experiments.task_data import Reader, TaskData
-from experiments.trained import PRIORS
+from experiments.trained import PRIORS, loop_options
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import measure, metrics
@@ -95,21 +95,19 @@ class Model(NamedTuple):
 
     def measured(self, level: int, split: str) -> dict[str, Measurement]:
         """Of each task at a rate level, from disk if they are there; all have the same bytes."""
-        received: list = []
+
+        @functools.cache
+        def received() -> tuple[Any, Measurement]:
+            features = {name: each.splits[split].feature for name, each in self.sent.items()}
+            pixels = math.prod(next(iter(self.sent.values())).splits[split].image_shape)
+            return measure.reconstruction(
+                self.codec, self.params, self.frozen, features, pixels, level
+            )
 
         def of(name: str) -> Measurement:
-            part = self.at[name].splits[split]
-            if not received:
-                feature = {task: each.splits[split].feature for task, each in self.sent.items()}
-                pixels = math.prod(part.image_shape)
-                received.append(
-                    measure.reconstruction(
-                        self.codec, self.params, self.frozen, feature, pixels, level
-                    )
-                )
-            feature, cost = received[0]
-            task, head = self.at[name].task, self.at[name].head
-            statistics = measure.head_statistics(task, head, feature[name], part.label)
+            (feature, cost), at = received(), self.at[name]
+            label = at.splits[split].label
+            statistics = measure.head_statistics(at.task, at.head, feature[name], label)
             return cost._replace(statistics=statistics)
 
         return {
@@ -156,7 +154,7 @@ def train(
     pixels = math.prod(first.splits["val"].image_shape)
     sample = {name: each.sample for name, each in every.items()}
     problem = codec_training.problem(codec, goals, pixels, sample)
-    options = _options(config)
+    options = loop_options(config.steps, config.batch, config.learning_rate)
     models = {}
     for group in [config.seeds] if at_once else [(seed,) for seed in config.seeds]:
         label = "-".join(map(str, group))
@@ -181,36 +179,28 @@ def extended(
       config: How to train.
       folder: Of checkpoints and measurements.
     """
-    name = at.task.name
+    name, shape = at.task.name, at.splits["val"].feature.shape[1:]
+    options = loop_options(config.steps, config.batch, config.learning_rate)
     extended = {}
     for seed, model in models.items():
-        shape = at.splits["val"].feature.shape[1:]
         codec = dataclasses.replace(model.codec, outputs={name: shape})
         train_, val = _together(model.sent | {name: at}, TARGET)
-        problem = codec_training.branch(codec, model.params, name, at.goal(TARGET), at.sample)
-        runs = loop.Runs(np.array([seed]), np.array([model.codec.lams], np.float32))
-        with harness.steps(
-            f"{'+'.join(model.sent)}, then {name}: {seed}", config.steps
-        ) as progress:
-            (result,) = loop.fit(
-                problem, train_, val, _options(config), runs, folder / str(seed), progress
-            )
         statistics = codec.transfer.statistics({name: at.sample.astype(np.float32)})
-        params = codec_training.with_branch(model.params, name, result.params, statistics)
-        place = folder / str(seed) / "measured"
+        params = model.params | {"statistics": statistics | model.params["statistics"]}
+        problem = codec_training.branch(codec, params, name, at.goal(TARGET))
+        runs = loop.Runs(np.array([seed]), np.array([codec.lams], np.float32))
+        place = folder / str(seed)
+        about = f"{'+'.join(model.sent)}, then {name}: {seed}"
+        with harness.steps(about, config.steps) as progress:
+            (result,) = loop.fit(problem, train_, val, options, runs, place, progress)
         extended[seed] = model._replace(
             codec=codec,
-            params=params,
+            params=codec_training.with_branch(params, name, result.params),
             diverged=model.diverged or result.diverged,
-            directory=place,
+            directory=place / "measured",
             at={name: at},
         )
     return extended
-
-
-def _options(config: Config) -> loop.Options:
-    chunk = 200 if config.steps % 200 == 0 else 100
-    return loop.Options(config.steps, config.batch, config.learning_rate, chunk=chunk)
 
 
 def _label(sent: dict[str, TaskData], at: dict[str, TaskData]) -> str:
@@ -246,11 +236,18 @@ def read_test(reader: Reader, at: dict[str, TaskData]) -> None:
         each.splits["test"] = reader.read(each.task, each.network, "test")
 
 
-def search(models: dict[int, Model], config: Config) -> dict[int, plateau_search.Plateau]:
-    """By seed: the fewest bits at which every task is within tolerance on validation images."""
+def search(
+    models: dict[int, Model], originals: dict[str, float], config: Config
+) -> dict[int, plateau_search.Plateau]:
+    """By seed: the fewest bits at which every task is within tolerance on validation images.
+
+    Args:
+      models: By seed.
+      originals: The uncompressed networks' scores on validation images.
+      config: Grid and tolerance.
+    """
     found = {}
     at = next(iter(models.values())).at
-    originals = {name: scored.original(each, "val") for name, each in at.items()}
     height, width = next(iter(at.values())).splits["val"].image_shape
     for seed, model in models.items():
 
@@ -273,6 +270,31 @@ def search(models: dict[int, Model], config: Config) -> dict[int, plateau_search
     return found
 
 
+def status(
+    models: dict[int, Model], found: dict[int, plateau_search.Plateau]
+) -> dict[str, dict[str, Any]]:
+    """By seed: the level of the plateau, whether it was reached, and whether training diverged."""
+    return {
+        "level": {str(seed): one.level for seed, one in found.items()},
+        "reached": {str(seed): one.reached for seed, one in found.items()},
+        "diverged": {str(seed): model.diverged for seed, model in models.items()},
+    }
+
+
+def at_plateau(
+    models: dict[int, Model],
+    found: dict[int, plateau_search.Plateau],
+    at: TaskData,
+    original: float,
+) -> dict[str, Any]:
+    """One task on the test split, each seed at its plateau: `status` and `scored.pooled`."""
+    measured = {
+        seed: model.measured(found[seed].level, "test")[at.task.name]
+        for seed, model in models.items()
+    }
+    return status(models, found) | scored.pooled(measured, at, original)
+
+
 def parser(doc: str, name: str) -> argparse.ArgumentParser:
     """Options that all have; ``--out`` defaults to ``runs/NAME``."""
     made = argparse.ArgumentParser(description=doc.split("\n")[0])
@@ -290,8 +312,7 @@ def chosen(given: argparse.Namespace) -> dict[str, Any]:
     """Fields of a `Config` from the options of `parser`."""
     if given.seeds < 1:
         raise UsageError(f"--seeds {given.seeds}: expected 1 or more.")
-    if given.steps < 1 or given.steps % 100:
-        raise UsageError(f"--steps {given.steps}: expected a positive multiple of 100.")
+    plateau.check_steps(given.steps)
     return {
         "data": given.data,
         "networks": given.networks,

@@ -148,10 +148,9 @@ def point(
         means = {"bytes": weights @ size / count, "fidelity": weights @ same / count}
         return means | {"score": score}
 
-    whole = resampled(np.ones((1, len(items))))
     ci = bootstrap.interval(resampled, len(items), seed=0)
     return {
-        **{name: float(value[0]) for name, value in whole.items()},
+        **bootstrap.means(resampled, len(items)),
         "bytes_alone": float(np.mean([coder.alone(stream) for stream in streams])),
         "ci": {name: list(ends) for name, ends in ci.items()},
         "per_image": {"bytes": size.tolist(), "fidelity": same.round(4).tolist()},
@@ -177,22 +176,16 @@ def kept(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return harness.read_json(path)
 
 
-def finished(config: Config, out: Path, **content: Any) -> dict[str, Any]:
-    """Write ``results.json`` into `out`; returns what it holds."""
-    results = {
-        "schema": 1,
-        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
-        "seeds": [0],
-        **harness.provenance(),
-        **content,
-    }
-    harness.write_json(out / "results.json", results)
-    return results
-
-
 def tasks(results: dict[str, Any]) -> list[str]:
     """Names of the tasks in results, in the order they ran."""
     return list(dict.fromkeys(row["task"] for row in results["rows"]))
+
+
+def colour(place: int, count: int) -> Any:
+    """Of a line for layer `place` of `count`, dark to light from the image on."""
+    import matplotlib
+
+    return matplotlib.colormaps["viridis"](0.92 * place / max(1, count - 1))
 
 
 def parse(doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None) -> tuple[Any, Path]:

@@ -173,14 +173,8 @@ def run(
             if not any(out.iterdir()):
                 out.rmdir()
         raise
-    results = {
-        "schema": 1,
-        "config": dataclasses.asdict(config) | {"data": data.name},
-        "seeds": list(config.seeds),
-        **harness.provenance(),
-        "seconds": round(time.monotonic() - started, 1),
-        **study.results(),
-    }
+    seconds = round(time.monotonic() - started, 1)
+    results = harness.results(config, config.seeds, seconds=seconds, **study.results())
     if leads:
         harness.write_json(out / "results.json", results)
     return results
@@ -229,6 +223,12 @@ def draw(out: Path) -> None:
         examples = out / f"examples_{task}.npz"
         if examples.exists():  # they show Ours, which may have been left out
             plots.examples(examples, results, examples.with_suffix(".png"))
+
+
+def check_steps(steps: int) -> None:
+    """Refuse what training cannot be cut into chunks of."""
+    if steps < 1 or steps % 100:
+        raise UsageError(f"--steps {steps}: expected a positive multiple of 100.")
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
@@ -320,8 +320,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     number = options.seeds if options.seeds is not None else len(config.seeds)
     if first < 0 or number < 1:
         raise UsageError(f"--seed {first} --seeds {number}: expected 0 or more, and 1 or more.")
-    if config.steps < 1 or config.steps % 100:
-        raise UsageError(f"--steps {config.steps}: expected a positive multiple of 100.")
+    check_steps(config.steps)
     if config.methods == ("control",):
         raise UsageError("--methods control: expected a method that sends bytes besides.")
     if config.size < 8 or config.size % 8:

@@ -62,7 +62,7 @@ def deltas(results: Results, split: str = "test") -> str:
         "difference over the range of score, or of bits, that both upper envelopes cover; – where "
         "they share none."
     )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+    return tables.piped(lines) + f"\n\n{note}\n"
 
 
 def _reached(ours: bool, other: bool) -> str:

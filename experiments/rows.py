@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import harness
 from vcmjax.evaluate import bootstrap, metrics
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.tasks import Task
@@ -81,9 +82,11 @@ class Row(NamedTuple):
             "bytes_total": length,
             "bytes_elementary": float(np.mean(alone)) if alone else None,
             "metrics": {
-                key: _defined(float(np.mean([s[key] for s in scores]))) for key in scores[0]
+                key: harness.defined(float(np.mean([s[key] for s in scores]))) for key in scores[0]
             },
-            "ci": {key: list(map(_defined, ci[key])) for key in ci if coded or key != "bpp_real"},
+            "ci": {
+                key: list(map(harness.defined, ci[key])) for key in ci if coded or key != "bpp_real"
+            },
         }
 
     def _per_image(self, m: Measurement) -> dict[str, list]:
@@ -97,8 +100,3 @@ class Row(NamedTuple):
 def _coded(m: Measurement) -> bool:
     """Whether the method has a rate; a model's streams may all be empty, its estimate never is."""
     return bool(m.estimated_bits.any() or m.bytes.any())
-
-
-def _defined(value: float) -> float | None:
-    """None for NaN, which JSON has no word for: a score of no pixel at all."""
-    return None if math.isnan(value) else float(value)

@@ -17,11 +17,14 @@ def described(at: dict[str, TaskData]) -> dict[str, Any]:
     }
 
 
-def original(at: TaskData, split: str) -> float:
-    """The uncompressed network's score."""
-    part = at.splits[split]
-    statistics = measure.head_statistics(at.task, at.head, part.feature, part.label)
-    return metrics.scores(at.task, statistics)[at.task.metric]
+def originals(at: dict[str, TaskData], split: str) -> dict[str, float]:
+    """The uncompressed network's score, by task."""
+    found = {}
+    for name, each in at.items():
+        part = each.splits[split]
+        statistics = measure.head_statistics(each.task, each.head, part.feature, part.label)
+        found[name] = metrics.scores(each.task, statistics)[each.task.metric]
+    return found
 
 
 def share(at: TaskData, score: Any, original: float) -> Any:
@@ -29,14 +32,19 @@ def share(at: TaskData, score: Any, original: float) -> Any:
     return score / original if at.task.higher_is_better else 2 - score / original
 
 
-def pooled(measured: dict[int, Measurement], at: TaskData) -> dict[str, Any]:
+def pooled(measured: dict[int, Measurement], at: TaskData, original: float) -> dict[str, Any]:
     """One task on the test split: means over images and seeds, with 95 % bootstrap intervals.
+
+    Args:
+      measured: By seed.
+      at: The task.
+      original: The uncompressed network's score there.
 
     Returns:
       ``score``, ``kept`` (see `share`), ``bytes`` and ``bpp`` per image, ``ci`` of each, and
       ``per_image`` bytes by seed.
     """
-    task, whole = at.task, original(at, "test")
+    task = at.task
     height, width = at.splits["test"].image_shape
 
     def statistic(m: Measurement):
@@ -45,7 +53,7 @@ def pooled(measured: dict[int, Measurement], at: TaskData) -> dict[str, Any]:
             size = weights @ m.total / weights.sum(1)
             return {
                 "score": score,
-                "kept": share(at, score, whole),
+                "kept": share(at, score, original),
                 "bytes": size,
                 "bpp": 8 * size / (height * width),
             }
@@ -54,10 +62,9 @@ def pooled(measured: dict[int, Measurement], at: TaskData) -> dict[str, Any]:
 
     statistics = [statistic(m) for m in measured.values()]
     images = len(at.splits["test"].feature)
-    means = [each(np.ones((1, images))) for each in statistics]
     ci = bootstrap.interval(statistics, images, seed=0)
     return {
-        **{key: float(np.mean([each[key][0] for each in means])) for key in means[0]},
+        **bootstrap.means(statistics, images),
         "ci": {key: list(ends) for key, ends in ci.items()},
         "per_image": {
             str(seed): {"bytes": m.total.round(2).tolist()} for seed, m in measured.items()
@@ -76,7 +83,6 @@ def at_the_plateau(results: dict[str, Any]) -> str:
     seeds = len(results["seeds"])
     return (
         f"Test images, at the fewest bits within {100 * results['config']['tolerance']:g} % of "
-        "Original on validation images; *: not reached, so at the best score. Brackets: 95 % "
-        f"bootstrap interval over images{' and seeds' * (seeds > 1)}; {seeds} training "
-        f"seed{'s' * (seeds > 1)}."
+        "Original on validation images; *: not reached, so at the best score. "
+        f"{tables.trainings(seeds)}. {tables.brackets(seeds)}"
     )

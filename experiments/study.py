@@ -78,7 +78,7 @@ class Study:
             return
         control = models.pop("control", None)
         folder = self.out / "models" / task.name
-        images = functools.partial(self._images, task)
+        images = functools.partial(self.reader.images, task)
         compared = [model.method() for model in models.values()] + conventional.opened(
             self.methods, at, self.seeds[0], folder, images, self.reader.dtype
         )
@@ -167,11 +167,6 @@ class Study:
         none = np.zeros(len(data.feature))
         scored = measure.head_statistics(at.task, at.head, data.feature, data.label)
         return Measurement(none, none, none, none, scored)
-
-    def _images(self, task: Task, split: str) -> np.ndarray:
-        """Images uint8 (N, H, W, 3) of a split."""
-        source = self.reader.source(task, split)
-        return np.stack([source[i]["image"] for i in range(len(source))])
 
     def _compare(self, task: Task, split: str, curves: dict[str, comparison.Curve]) -> None:
         """Ours against every other method."""

@@ -85,6 +85,11 @@ class Reader:
             self._sources[task.name, split] = source
         return self._sources[task.name, split]
 
+    def images(self, task: Task, split: str) -> np.ndarray:
+        """Images uint8 (N, H, W, 3) of a split."""
+        source = self.source(task, split)
+        return np.stack([source[i]["image"] for i in range(len(source))])
+
     def extract(self, task: Task, network: TaskNetwork, split: str) -> store.Store:
         """The features of a split, extracted now unless they are in the cache."""
         source, training = self.source(task, split), split == "train"

@@ -151,6 +151,12 @@ def refinement(at: TaskData, rounds: int) -> measure.Refinement | None:
     return measure.Refinement(rounds, RefinementTarget(jax.jit(at.head), far))
 
 
+def loop_options(steps: int, batch: int, learning_rate: float) -> loop.Options:
+    """How long a codec is trained; `steps` is a multiple of 100."""
+    chunk = 200 if steps % 200 == 0 else 100
+    return loop.Options(steps, batch, learning_rate, chunk=chunk)
+
+
 def train(
     name: str,
     at: TaskData,
@@ -174,8 +180,7 @@ def train(
     ranges = [(lam, lam) for lam in lams] if recipe.separate else [(lams[0], lams[-1])]
     network = at.network.network
     val = task_data.validation(split, network.output_stride, recipe.target)
-    chunk = 200 if recipe.steps % 200 == 0 else 100
-    options = loop.Options(recipe.steps, recipe.batch, recipe.learning_rate, chunk=chunk)
+    options = loop_options(recipe.steps, recipe.batch, recipe.learning_rate)
     shape = split.feature.shape[1:]
     codecs = [
         FeatureCodec(shape, prior, lams_, recipe.latent_channels, recipe.stride) for lams_ in ranges

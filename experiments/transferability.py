@@ -16,8 +16,6 @@ import rich.console
 import rich.markdown
 
 from experiments import harness, joint, scored
-from experiments.joint import Model
-from experiments.task_data import TaskData
 from vcmjax.evaluate import tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.tables import title
@@ -53,37 +51,25 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         )
         for source, target in pairs
     }
-    found = {pair: joint.search(models[pair], config) for pair in pairs}
+    before = scored.originals(at, "val")
+    found = {pair: joint.search(models[pair], before, config) for pair in pairs}
     joint.read_test(reader, at)
-    results = {
-        "schema": 1,
-        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
-        "seeds": list(config.seeds),
-        **harness.provenance(),
-        "tasks": scored.described(at),
-        "original": {name: scored.original(each, "test") for name, each in at.items()},
-        "cells": [
+    originals = scored.originals(at, "test")
+    results = harness.results(
+        config,
+        config.seeds,
+        tasks=scored.described(at),
+        original=originals,
+        cells=[
             {"source": source, "target": target}
-            | _cell(models[source, target], found[source, target], at[target])
+            | joint.at_plateau(
+                models[source, target], found[source, target], at[target], originals[target]
+            )
             for source, target in pairs
         ],
-    }
+    )
     harness.write_json(out / "results.json", results)
     return results
-
-
-def _cell(models: dict[int, Model], found, at: TaskData) -> dict[str, Any]:
-    """Score and bits on the test split at the plateau."""
-    measured = {
-        seed: model.measured(found[seed].level, "test")[at.task.name]
-        for seed, model in models.items()
-    }
-    return {
-        "level": {str(seed): one.level for seed, one in found.items()},
-        "reached": {str(seed): one.reached for seed, one in found.items()},
-        "diverged": {str(seed): model.diverged for seed, model in models.items()},
-        **scored.pooled(measured, at),
-    }
 
 
 def table(results: dict[str, Any]) -> str:
@@ -108,7 +94,7 @@ def table(results: dict[str, Any]) -> str:
             line.append(f"{score} at {size} B{star}")
         lines.append(line)
     note = scored.at_the_plateau(results)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+    return tables.piped(lines) + f"\n\n{note}\n"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

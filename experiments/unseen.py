@@ -6,6 +6,7 @@ Expect: OUT/results.json, Table 7 on the screen, OUT/unseen.png
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,58 +85,47 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         stage = joint.train(sent, known, config, out / "models" / first, at_once)
         then = out / "models" / f"{first}, then {case.unseen}"
         models[case] = joint.extended(stage, at[case.unseen], config, then)
-    found = {case: joint.search(models[case], config) for case in config.cases}
-    images = {name: _image(reader, at[name], config, out / "models") for name in unseen}
-    reached = {name: method.search(images[name], *_wanted(at[name], config)) for name in unseen}
+    before = scored.originals({name: at[name] for name in unseen}, "val")
+    found = {case: joint.search(models[case], before, config) for case in config.cases}
+    images, reached = {}, {}
+    for name in unseen:
+        images[name] = _image(reader, at[name], config, out / "models")
+        pixels = math.prod(at[name].splits["val"].image_shape)
+        reached[name] = method.search(
+            images[name], at[name].task, pixels, before[name], config.tolerance
+        )
     joint.read_test(reader, at)
+    originals = scored.originals({name: at[name] for name in unseen}, "test")
     rows = []
     for case in config.cases:
-        measured = {
-            seed: model.measured(found[case][seed].level, "test")[case.unseen]
-            for seed, model in models[case].items()
-        }
-        rows.append(
-            case._asdict()
-            | {"reached": {str(seed): one.reached for seed, one in found[case].items()}}
-            | {"diverged": {str(seed): model.diverged for seed, model in models[case].items()}}
-            | scored.pooled(measured, at[case.unseen])
-        )
+        name = case.unseen
+        point = joint.at_plateau(models[case], found[case], at[name], originals[name])
+        rows.append(case._asdict() | point)
     for name in unseen:
         (seed, one), *_ = reached[name].items()
         measured = {seed: images[name].measured(seed, one.level, "test")}
         rows.append(
             {"unseen": name, "strategy": "Image: HEVC", "quality": images[name].setting(one.level)}
             | {"reached": {str(seed): one.reached}}
-            | scored.pooled(measured, at[name])
+            | scored.pooled(measured, at[name], originals[name])
         )
-    results = {
-        "schema": 1,
-        "config": dataclasses.asdict(config) | {"data": Path(config.data).name},
-        "seeds": list(config.seeds),
-        **harness.provenance(),
-        "tasks": scored.described({name: at[name] for name in unseen}),
-        "original": {name: scored.original(at[name], "test") for name in unseen},
-        "rows": rows,
-    }
+    results = harness.results(
+        config,
+        config.seeds,
+        tasks=scored.described({name: at[name] for name in unseen}),
+        original=originals,
+        rows=rows,
+    )
     harness.write_json(out / "results.json", results)
     return results
 
 
 def _image(reader: Reader, at: TaskData, config: Config, folder: Path) -> method.Method:
     """The image by HEVC, as BPG would be, and the unseen task's own network run on it."""
-
-    def images(split: str) -> np.ndarray:
-        source = reader.source(at.task, split)
-        return np.stack([source[i]["image"] for i in range(len(source))])
-
+    images = functools.partial(reader.images, at.task)
     folder = folder / f"image for {at.task.name}"
     (found,) = conventional.opened((IMAGE,), at, config.seeds[0], folder, images, None)
     return found
-
-
-def _wanted(at: TaskData, config: Config) -> tuple[Any, ...]:
-    pixels = math.prod(at.splits["val"].image_shape)
-    return at.task, pixels, scored.original(at, "val"), config.tolerance
 
 
 def table(results: dict[str, Any]) -> str:
@@ -167,7 +157,7 @@ def table(results: dict[str, Any]) -> str:
         "branch alone is trained for the unseen task. "
     )
     note += scored.at_the_plateau(results)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{note}\n"
+    return tables.piped(lines) + f"\n\n{note}\n"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -180,7 +170,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
         for row in results["rows"]:
             if row["unseen"] != task:
                 continue
-            ends = np.array([[row[k] - row["ci"][k][0], row["ci"][k][1] - row[k]] for k in _AXES])
+            ends = np.array(
+                [[row[k] - row["ci"][k][0], row["ci"][k][1] - row[k]] for k in ("bytes", "kept")]
+            )
             axes.errorbar(
                 row["bytes"],
                 100 * row["kept"],
@@ -198,9 +190,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axes.legend(fontsize=8)
         axes.grid(alpha=0.25, lw=0.6)
     figure.savefig(path)
-
-
-_AXES = ("bytes", "kept")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

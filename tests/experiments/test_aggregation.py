@@ -8,13 +8,7 @@ from PIL import Image
 
 from experiments import aggregation, harness
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """(config, folder, results)."""
-    config = aggregation.Config(**aggregation.QUICK)
-    out = tmp_path_factory.mktemp("aggregation")
-    return config, out, aggregation.run(config, out)
+EXPERIMENT = aggregation
 
 
 def test_a_partition_costs_the_sum_of_its_groups_streams(finished):

@@ -8,13 +8,7 @@ from PIL import Image
 
 from experiments import harness, transferability
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """(config, folder, results)."""
-    config = transferability.Config(**transferability.QUICK)
-    out = tmp_path_factory.mktemp("transferability")
-    return config, out, transferability.run(config, out)
+EXPERIMENT = transferability
 
 
 def test_every_pair_has_its_score_and_bytes(finished):

@@ -12,12 +12,7 @@ from experiments import joint, unseen
 pytest.importorskip("av", reason="needs the extra [codecs]")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """(config, folder, results)."""
-    config = unseen.Config(**unseen.QUICK)
-    out = tmp_path_factory.mktemp("unseen")
-    return config, out, unseen.run(config, out)
+EXPERIMENT = unseen
 
 
 def test_every_strategy_and_the_image_has_its_score_and_bytes(finished):

@@ -71,6 +71,13 @@ def interval(
     }
 
 
+def means(statistics: Statistic | Sequence[Statistic], images: int) -> dict[str, float]:
+    """The scores that `interval` is around: of all images once, the mean over seeds."""
+    several = [statistics] if callable(statistics) else list(statistics)
+    whole = [_named(each(np.ones((1, images)))) for each in several]
+    return {name: float(np.mean([each[name] for each in whole])) for name in whole[0]}
+
+
 def _named(resampled: Resampled) -> dict[str, np.ndarray]:
     return dict(resampled) if isinstance(resampled, Mapping) else {"": resampled}
 

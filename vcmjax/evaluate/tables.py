@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,22 @@ def markdown(results: Results) -> str:
     """The same table in Markdown, its caption below."""
     lines = [HEADER, tuple("---" if i in (0, 1, 8) else "---:" for i in range(len(HEADER)))]
     lines += [line for task in results["tasks"] for line in _lines(results, task)]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{body}\n\n{caption(results)}\n"
+    return f"{piped(lines)}\n\n{caption(results)}\n"
+
+
+def piped(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as the lines of a Markdown table: the header, its rule, and the rows."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def trainings(seeds: int) -> str:
+    """How many there were."""
+    return f"{seeds} training seed{'s' * (seeds != 1)}"
+
+
+def brackets(seeds: int) -> str:
+    """What the intervals of a table are."""
+    return f"Brackets: 95 % bootstrap interval over images{' and seeds' * (seeds > 1)}."
 
 
 def caption(results: Results) -> str:
@@ -133,8 +148,7 @@ def caption(results: Results) -> str:
     references = {task.get("reference", "control") for task in results["tasks"].values()}
     names = ["the Control Group" if r == "control" else METHODS[r] for r in sorted(references)]
     return (
-        f"{', '.join(images)}; {seeds} training seed{'s' * (seeds != 1)}. Brackets: 95 % bootstrap "
-        f"interval over images{' and seeds' * (seeds > 1)}. Plateau: fewest bits within "
+        f"{', '.join(images)}; {trainings(seeds)}. {brackets(seeds)} Plateau: fewest bits within "
         f"{' or '.join(f'{100 * t:g}' for t in tolerances)} % of {' or '.join(names)} on the "
         "validation split."
         + " One seed cannot rank the methods: trainings differ by more than these brackets "
