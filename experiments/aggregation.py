@@ -2,7 +2,7 @@
 
 Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--out DIR]
                                           [--data rooms|DIR] [--networks DIR]
-Cost:   eleven codecs of 3200 steps per seed; not measured yet
+Cost:   eleven codecs of 1600 steps per seed; not measured yet
 Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png
 """
 

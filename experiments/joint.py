@@ -21,7 +21,7 @@ from vcmjax.evaluate import plateau as plateau_search
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.train import codec as codec_training
 from vcmjax.train import loop
-from vcmjax.train.codec import Features, on_common_scale
+from vcmjax.train.codec import Features, on_common_scale, with_reference
 from vcmjax.train.losses import Target
 
 TARGET: Target = "network"
@@ -54,7 +54,7 @@ class Config:
     size: int = 128
     lams: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     method: str = "ours"
-    steps: int = 3200
+    steps: int = 1600
     batch: int = 8
     learning_rate: float = 3e-3
     channels: int = 16
@@ -146,7 +146,7 @@ def train(
         config.stride,
         outputs={name: shapes[name] for name in at},
     )
-    train_, val = _together(every, TARGET)
+    train_, val = _together(every, at)
     goals = {
         name: on_common_scale(each.goal(TARGET), val.feature[name], val.label[name])
         for name, each in at.items()
@@ -184,7 +184,7 @@ def extended(
     extended = {}
     for seed, model in models.items():
         codec = dataclasses.replace(model.codec, outputs={name: shape})
-        train_, val = _together(model.sent | {name: at}, TARGET)
+        train_, val = _together(model.sent | {name: at}, {name: at})
         statistics = codec.transfer.statistics({name: at.sample.astype(np.float32)})
         params = model.params | {"statistics": statistics | model.params["statistics"]}
         problem = codec_training.branch(codec, params, name, at.goal(TARGET))
@@ -323,15 +323,16 @@ def chosen(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _together(at: dict[str, TaskData], target: Target) -> tuple[Features, Features]:
-    """Training and validation data of all tasks, image by image."""
+def _together(every: dict[str, TaskData], at: dict[str, TaskData]) -> tuple[Features, Features]:
+    """Training and validation data of all tasks, image by image, for those in `at` as targets."""
     train_, val = {}, {}
-    for name, each in at.items():
+    for name, each in every.items():
         if not isinstance(each.train, Features):
             raise UsageError(f"{name}: too many labels for memory; expected --target network.")
-        train_[name] = each.train
+        goal = each.goal(TARGET)
+        train_[name] = with_reference(each.train, goal) if name in at else each.train
         stride = each.network.network.output_stride
-        val[name] = task_data.validation(each.splits["val"], stride, target)
+        val[name] = task_data.validation(each.splits["val"], stride, TARGET)
     counts = {name: len(part.feature) for name, part in train_.items()}
     if len(set(counts.values())) > 1:
         raise UsageError(f"training images by task: {counts}; expected the same ones for all.")
@@ -342,4 +343,5 @@ def _joined(parts: dict[str, Features]) -> Features:
     return Features(
         {name: part.feature for name, part in parts.items()},
         {name: part.label for name, part in parts.items()},
+        {name: part.reference for name, part in parts.items() if part.reference is not None},
     )

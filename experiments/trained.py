@@ -20,6 +20,7 @@ from vcmjax.evaluate import measure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.train import codec as codec_training
 from vcmjax.train import loop, losses
+from vcmjax.train.codec import Features, with_reference
 from vcmjax.train.losses import Target
 
 PRIORS: dict[str, Literal["codebook", "spatial"] | None] = {
@@ -185,10 +186,12 @@ def train(
     codecs = [
         FeatureCodec(shape, prior, lams_, recipe.latent_channels, recipe.stride) for lams_ in ranges
     ]
+    goal = at.goal(recipe.target, recipe.dtype)
+    train_ = with_reference(at.train, goal) if isinstance(at.train, Features) else at.train
     # Separate models of one method differ in λ alone, which training takes from `runs`.
     problem = codec_training.problem(
         codecs[0],
-        at.goal(recipe.target, recipe.dtype),
+        goal,
         math.prod(split.image_shape),
         at.sample,
     )
@@ -202,7 +205,7 @@ def train(
             np.array([ranges[i] for _, i in group], np.float32),
         )
         with harness.steps(f"{task.name}: {name} {label}", recipe.steps) as progress:
-            results = loop.fit(problem, at.train, val, options, runs, directory, progress)
+            results = loop.fit(problem, train_, val, options, runs, directory, progress)
         for (seed, i), result in zip(group, results, strict=True):
             frozen = codecs[i].tables(result.params) if prior else None
             place = directory / f"measured-{seed}-{i}"

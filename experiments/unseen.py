@@ -1,7 +1,7 @@
 """Table 7 of CVR: a task that the codec was not trained for, finished from the same streams.
 
 Run:    python -m experiments.unseen [--seeds N] [--out DIR] [--data rooms|DIR] [--networks DIR]
-Cost:   six codecs and six branches of 3200 steps per seed; not measured yet
+Cost:   six codecs and six branches of 1600 steps per seed; not measured yet
 Expect: OUT/results.json, Table 7 on the screen, OUT/unseen.png
 """
 

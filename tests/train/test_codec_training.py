@@ -66,6 +66,16 @@ def test_loss_is_the_mean_of_rate_plus_lam_times_distortion(name, target):
     bpp = np.asarray(output.bits) / PIXELS
     assert float(total) == pytest.approx(np.mean(bpp + 0.25 * np.asarray(far)) / 0.5, rel=1e-4)
     np.testing.assert_allclose(recorded, [total, bpp.mean(), np.mean(far)], rtol=1e-4)
+    kept = codec_training.with_reference(data, Goal(TASK, head, target))
+    np.testing.assert_allclose(kept.reference, head(data.feature), rtol=1e-5)
+    again, _ = loss(start(name), keys, run, kept, 1.0)
+    assert float(again) == pytest.approx(float(total), rel=1e-5)
+
+
+def test_references_that_would_not_fit_or_are_not_asked_for_are_left_out(monkeypatch):
+    assert codec_training.with_reference(split(), Goal(TASK, head, "labels")).reference is None
+    monkeypatch.setattr(codec_training, "_REFERENCES", 10)
+    assert codec_training.with_reference(split(), Goal(TASK, head, "network")).reference is None
 
 
 def test_several_tasks_add_up_each_with_its_weight():

@@ -16,6 +16,9 @@ from vcmjax.train.loop import Problem, Runs
 
 VALIDATION_LEVELS = (32, 96, 160, 224)
 """Rate levels of a conditioned model at which validation takes the R-D cost."""
+_REFERENCES = 1 << 30
+"""Bytes of a head's outputs up to which they are kept beside the features."""
+_BATCH = 16
 
 
 class Features(NamedTuple):
@@ -24,10 +27,13 @@ class Features(NamedTuple):
     Attributes:
       feature: (N, h, w, C), float32 or float16; of several tasks a dict.
       label: As in `vcmjax.tasks`, at the size the distortion is taken at; of several tasks a dict.
+      reference: The head's output on `feature`, of several tasks a dict; None where it is to be
+        computed when it is needed. See `with_reference`.
     """
 
     feature: Any
     label: Any
+    reference: Any = None
 
 
 class Goal(NamedTuple):
@@ -47,14 +53,41 @@ class Goal(NamedTuple):
     classes: np.ndarray | None = None
     weight: float = 1.0
 
-    def distortion(self, received: jax.Array, feature: jax.Array, label: jax.Array) -> jax.Array:
-        """(B,), weighed: of the output on `received` from the label, or that on `feature`."""
-        # Cheaper than it looks, and never stored: at full size it would fill a disk.
-        reference = jax.lax.stop_gradient(self.head(feature))
+    def distortion(
+        self,
+        received: jax.Array,
+        feature: jax.Array,
+        label: jax.Array,
+        reference: jax.Array | None = None,
+    ) -> jax.Array:
+        """(B,), weighed: of the output on `received` from the label, or that on `feature`.
+
+        `reference` is the latter, if it is known.
+        """
+        if reference is None:
+            reference = jax.lax.stop_gradient(self.head(feature))
         output = self.head(received)
         return self.weight * losses.distortion(
             self.task, self.target, output, reference, label, self.classes
         )
+
+
+def with_reference(data: Features, goal: Goal) -> Features:
+    """`data` of one task with the head's outputs, if they are asked for and take up to 1 GiB.
+
+    A step then need not run the head on what was sent; at full size they would fill a disk.
+    """
+    if goal.target == "labels":
+        return data
+    shape = jax.eval_shape(goal.head, jnp.zeros((1, *data.feature.shape[1:])))
+    if len(data.feature) * math.prod(shape.shape) * shape.dtype.itemsize > _REFERENCES:
+        return data
+    head = jax.jit(goal.head)
+    parts = [
+        np.asarray(head(jnp.asarray(data.feature[i : i + _BATCH], jnp.float32)))
+        for i in range(0, len(data.feature), _BATCH)
+    ]
+    return data._replace(reference=np.concatenate(parts))
 
 
 def on_common_scale(goal: Goal, feature: np.ndarray, label: np.ndarray) -> Goal:
@@ -98,8 +131,14 @@ def _drawn(keys: jax.Array, run: Runs) -> tuple[jax.Array, jax.Array]:
     return run.lams[0] * (run.lams[1] / run.lams[0]) ** span, noise_keys
 
 
-def _arrays(batch: Features) -> tuple[Any, Any]:
-    return _float(batch.feature), jax.tree.map(jnp.asarray, batch.label)
+def _arrays(batch: Features) -> Features:
+    return jax.tree.map(jnp.asarray, batch._replace(feature=_float(batch.feature)))
+
+
+def _of(name: str, data: Features) -> Features:
+    """What is known of one of several tasks."""
+    reference = (data.reference or {}).get(name)
+    return Features(data.feature[name], data.label[name], reference)
 
 
 def _float(features: Any) -> Any:
@@ -120,10 +159,10 @@ def problem(
     goals = [goal] if isinstance(goal, Goal) else goal.values()
     kind = "class" if all(each.task.kind == "class" for each in goals) else "pixels"
 
-    def distortion(received: Any, feature: Any, label: Any) -> jax.Array:
+    def distortion(received: Any, sent: Features) -> jax.Array:
         if isinstance(goal, Goal):
-            return goal.distortion(received, feature, label)
-        far = [g.distortion(received[n], feature[n], label[n]) for n, g in goal.items()]
+            return goal.distortion(received, *sent)
+        far = [g.distortion(received[name], *_of(name, sent)) for name, g in goal.items()]
         return jnp.stack(far).sum(0)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
@@ -133,29 +172,29 @@ def problem(
         return (bits / pixels + lam * far) / jnp.sqrt(lam)
 
     def loss(params, keys, run: Runs, batch: Features, progress):
-        feature, label = _arrays(batch)
+        sent = _arrays(batch)
         lam, noise_keys = _drawn(keys, run)
-        output = codec.apply(params, noise_keys, feature, lam)
-        far = distortion(output.feature, feature, label)
+        output = codec.apply(params, noise_keys, sent.feature, lam)
+        far = distortion(output.feature, sent)
         weight, annealed = anneal(kind, progress, lam, run.lams[1])
         total = lagrangian(weight * output.bits, annealed, far).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
 
-    def cost(params, run: Runs, feature: jax.Array, label: jax.Array, level: int):
-        levels = jnp.full(transfer.count(feature), level, jnp.int32)
+    def cost(params, run: Runs, sent: Features, level: int):
+        levels = jnp.full(transfer.count(sent.feature), level, jnp.int32)
         if codec.prior:
-            output = codec.quantise(params, feature, levels).output
+            output = codec.quantise(params, sent.feature, levels).output
         else:
             lam = jnp.asarray(codec.lams[1])
-            output = codec.apply(params, jax.random.key(0), feature, lam)
+            output = codec.apply(params, jax.random.key(0), sent.feature, lam)
         lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** (level / (LEVELS - 1))
-        return lagrangian(output.bits, lam, distortion(output.feature, feature, label))
+        return lagrangian(output.bits, lam, distortion(output.feature, sent))
 
     def validate(params, run: Runs, batch: Features):
-        feature, label = _arrays(batch)
+        sent = _arrays(batch)
         conditioned = codec.prior and not math.isclose(*codec.lams)
         levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
-        costs = [cost(params, run, feature, label, level) for level in levels]
+        costs = [cost(params, run, sent, level) for level in levels]
         return jnp.mean(jnp.stack(costs), axis=0)
 
     statistics = codec.statistics(_float(sample))
@@ -181,23 +220,23 @@ def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal) -> Problem:
       A problem whose parameters are the branch's; `with_branch` puts them in their place.
     """
 
-    def distortion(own, keys, feature, label, lam):
-        output = codec.apply(with_branch(params, name, own), keys, feature, lam)
-        return goal.distortion(output.feature[name], feature[name], label[name])
+    def distortion(own, keys, sent: Features, lam):
+        output = codec.apply(with_branch(params, name, own), keys, sent.feature, lam)
+        return goal.distortion(output.feature[name], *_of(name, sent))
 
     def loss(own, keys, run: Runs, batch: Features, progress):
-        feature, label = _arrays(batch)
+        sent = _arrays(batch)
         lam, noise_keys = _drawn(keys, run)
-        far = distortion(own, noise_keys, feature, label, lam).mean()
+        far = distortion(own, noise_keys, sent, lam).mean()
         return far, far[None]
 
     def validate(own, run: Runs, batch: Features):
-        feature, label = _arrays(batch)
+        sent = _arrays(batch)
         levels = VALIDATION_LEVELS if codec.levels > 1 else (0,)
         costs = []
         for level in levels:
-            lam = jnp.full(transfer.count(feature), codec.lam_of(level), jnp.float32)
-            costs.append(distortion(own, jax.random.key(0), feature, label, lam))
+            lam = jnp.full(transfer.count(sent.feature), codec.lam_of(level), jnp.float32)
+            costs.append(distortion(own, jax.random.key(0), sent, lam))
         return jnp.mean(jnp.stack(costs), axis=0)
 
     def init(key: jax.Array) -> dict:
