@@ -47,7 +47,9 @@ def main() -> None:
     print("| --- | ---: | ---: |")
     peer = np.median(seconds["Pillow and NumPy alone"])
     for kind, times in seconds.items():
-        print(f"| {kind} | {options.views / np.median(times):.1f} | {peer / np.median(times):.2f} |")
+        print(
+            f"| {kind} | {options.views / np.median(times):.1f} | {peer / np.median(times):.2f} |"
+        )
 
 
 def _decoded(file: Path) -> object:

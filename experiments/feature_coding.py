@@ -2,6 +2,7 @@
 
 Run:    python -m experiments.feature_coding [--task NAME ...] [--layers NAME ...]
                                            [--data rooms|DIR] [--networks DIR] [--out DIR]
+                                             [--torchvision NAME --weights FILE]
 Cost:   6 minutes on two CPU cores
 Expect: OUT/results.json, both tables on the screen, OUT/feature_coding.png
 """

@@ -2,6 +2,7 @@
 
 Run:    python -m experiments.image_vs_feature [--task NAME ...] [--images N]
                                              [--data rooms|DIR] [--networks DIR] [--out DIR]
+                                               [--torchvision NAME --weights FILE]
 Cost:   5 minutes on two CPU cores
 Expect: OUT/results.json, a table on the screen, OUT/image_vs_feature.png
 """

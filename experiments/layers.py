@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import harness, plateau
+from experiments.torchvision_network import Classifier
+from vcmjax.data import loader
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import bootstrap, metrics
 from vcmjax.nets import split
@@ -32,6 +34,9 @@ class Config:
     Attributes:
       data: ``rooms`` or a folder.
       networks: As in `plateau.Config`.
+      torchvision: Name of a torchvision classifier of ImageNet's classes, to be split instead of
+        the tasks' own networks; the data set then gives the images alone.
+      weights: The file of its weights.
       tasks: Those of a class per image or pixel; empty for `class_scene` and `segment_semantic`
         as far as the data set labels them.
       layers: Names; empty for every direct submodule of encoder and head but the output.
@@ -41,6 +46,8 @@ class Config:
 
     data: str = "rooms"
     networks: str = ""
+    torchvision: str = ""
+    weights: str = ""
     tasks: tuple[str, ...] = ()
     layers: tuple[str, ...] = ()
     images: int = 64
@@ -85,7 +92,8 @@ def cases(config: Config) -> Iterator[Case]:
     """A case per task.
 
     Raises:
-      UsageError: An unknown task or layer, or a task of values instead of classes.
+      UsageError: An unknown task or layer, a task of values instead of classes, or torchvision
+        that is not installed.
       DataError: Data or networks that are missing or damaged.
     """
     counts = (1, config.images, 1) if config.data == "rooms" else ()
@@ -97,11 +105,12 @@ def cases(config: Config) -> Iterator[Case]:
     for name in names:
         if data.tasks[name].kind == "dense":
             raise UsageError(f"--task {name}: expected a task of a class per image or pixel.")
+    if config.torchvision:
+        yield _torchvision(config, data.open("val", next(iter(data.tasks))))
+        return
     for name in names:
         found = plateau.network(study, data, data.tasks[name])
-        source = data.open("val", name)
-        some = [source[i] for i in range(min(config.images, len(source)))]
-        image, label = (np.stack([each[key] for each in some]) for key in ("image", name))
+        image, label = _some(data.open("val", name), config.images, ("image", name))
         network, params = found.network, found.params
         forward = jax.jit(lambda x, n=network, p=params: n.decode(p, n.encode(p, x)))
         whole = batched(forward)
@@ -110,7 +119,26 @@ def cases(config: Config) -> Iterator[Case]:
         yield Case(found.task, image, label, whole, whole(image), wanted)
 
 
-def batched(function: Callable[[jax.Array], jax.Array]) -> Callable[[np.ndarray], np.ndarray]:
+def _torchvision(config: Config, source: loader.Source) -> Case:
+    """The images come without labels of ImageNet's classes: the network's own answers serve."""
+    network = Classifier(config.torchvision, Path(config.weights))
+    (image,) = _some(source, config.images, ("image",))
+    whole = batched(network)
+    output = whole(image)
+    task = Task(config.torchvision, "class", output.shape[1])
+    wanted = _chosen(network.layers(image.shape[1:3]), config.layers)
+    return Case(task, image, output.argmax(1).astype(np.int32), whole, output, wanted)
+
+
+def _some(source: loader.Source, count: int, keys: Sequence[str]) -> list[np.ndarray]:
+    """The first examples, stacked."""
+    some = [source[i] for i in range(min(count, len(source)))]
+    return [np.stack([each[key] for each in some]) for key in keys]
+
+
+def batched(
+    function: Callable[[jax.Array], jax.Array | np.ndarray],
+) -> Callable[[np.ndarray], np.ndarray]:
     """`function` of items (N, ...), a few at a time."""
 
     def apply(items: np.ndarray) -> np.ndarray:
@@ -194,6 +222,8 @@ def parse(doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None) -
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     parser.add_argument("--data", default="rooms", help="'rooms' (default) or a folder")
     parser.add_argument("--networks", default="", help="folder that vcmjax convert wrote")
+    parser.add_argument("--torchvision", default="", help="a classifier to split, e.g. resnet50")
+    parser.add_argument("--weights", default="", help="its state_dict, a .pth file")
     parser.add_argument("--task", nargs="+", default=(), help="tasks of a class per image or pixel")
     parser.add_argument("--layers", nargs="+", default=(), help="such as encoder/Conv_2")
     parser.add_argument("--images", type=int, default=defaults.images, help="validation images")
@@ -203,11 +233,17 @@ def parse(doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None) -
     given = parser.parse_args(arguments)
     if given.images < 1:
         raise UsageError(f"--images {given.images}: expected 1 or more.")
-    size = given.size or (256 if given.networks else defaults.size)
+    if bool(given.torchvision) != bool(given.weights):
+        raise UsageError("--torchvision and --weights: expected both, or neither.")
+    if given.torchvision and (given.networks or given.task):
+        raise UsageError("--torchvision: expected neither --networks nor --task beside it.")
+    size = given.size or (256 if given.networks or given.torchvision else defaults.size)
     config = dataclasses.replace(
         defaults,
         data=given.data,
         networks=given.networks,
+        torchvision=given.torchvision,
+        weights=given.weights,
         tasks=tuple(given.task),
         layers=tuple(given.layers),
         images=given.images,
