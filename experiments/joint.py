@@ -249,7 +249,8 @@ def search(
     found = {}
     at = next(iter(models.values())).at
     height, width = next(iter(at.values())).splits["val"].image_shape
-    for seed, model in models.items():
+    label = _label(next(iter(models.values())).sent, at)
+    for seed, model in harness.tracked(f"{label}: plateau", len(models))(models.items()):
 
         def evaluate(level: int, model=model) -> tuple[float, float]:
             measured = model.measured(level, "val")

@@ -7,23 +7,29 @@ Expect: experiments/results/NAME.png for each plateau_*.json there, and an examp
         ``<!-- curve: NAME -->`` the curve of Ours, ``<!-- deltas: NAME -->`` what it saves and
         ``<!-- efficacy: NAME -->`` Table 2 of CVR, ``<!-- layers: NAME -->`` and
         ``<!-- packings: NAME -->`` VCM's Tables I and II, ``<!-- splits: NAME -->`` MTC's example,
-        from NAME.json
+        ``<!-- aggregation: NAME -->``, ``<!-- transferability: NAME -->`` and
+        ``<!-- unseen: NAME -->`` Tables 4, 6 and 7 of CVR, ours and the paper's, from NAME.json
 """
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import efficacy, feature_coding, harness, image_vs_feature, rate_performance
+from experiments import (
+    aggregation,
+    efficacy,
+    feature_coding,
+    harness,
+    image_vs_feature,
+    paper,
+    rate_performance,
+    transferability,
+    unseen,
+)
 from vcmjax.evaluate import plots, tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-_BLOCK = re.compile(
-    r"<!-- (results|recipes|curve|deltas|efficacy|layers|packings|splits): (\w+) -->\n"
-    r".*?<!-- end -->",
-    re.DOTALL,
-)
 TEXTS = (ROOT / "README.md", ROOT / "docs" / "results.md")
 _TABLES = {
     "results": tables.markdown,
@@ -32,7 +38,13 @@ _TABLES = {
     "layers": feature_coding.table_1,
     "packings": feature_coding.table_2,
     "splits": image_vs_feature.table,
+    "aggregation": lambda results: f"{aggregation.table(results)}\n{paper.TABLE_4}",
+    "transferability": lambda results: f"{transferability.table(results)}\n{paper.TABLE_6}",
+    "unseen": lambda results: f"{unseen.table(results)}\n{paper.TABLE_7}",
 }
+_BLOCK = re.compile(
+    rf"<!-- ({'|'.join(['recipes', 'curve', *_TABLES])}): (\w+) -->\n.*?<!-- end -->", re.DOTALL
+)
 RECIPES = {
     "one conditioned model, network's output": "recipe_{}_network.json",
     "one conditioned model, labels": "recipe_{}_labels.json",
@@ -91,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             spec["kind"] == "segment" for spec in content["tasks"].values()
         ):
             efficacy.radar(content, results.with_name(f"{results.stem}_radar.png"))
-    for experiment in (feature_coding, image_vs_feature):
+    for experiment in (feature_coding, image_vs_feature, aggregation, transferability, unseen):
         name = experiment.__name__.rpartition(".")[2]
         for results in sorted(RESULTS.glob(f"{name}_*.json")):
             experiment.draw(harness.read_json(results), results.with_suffix(".png"))
