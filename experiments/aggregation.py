@@ -1,7 +1,7 @@
 """Table 4 and Figure 9 of CVR: tasks coded each alone, in groups, or all in one stream.
 
-Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--out DIR]
-                                          [--data rooms|DIR] [--networks DIR]
+Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--refine N]
+                                          [--data rooms|DIR] [--networks DIR] [--out DIR]
 Cost:   eleven codecs of 1600 steps per seed; not measured yet
 Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png
 """
@@ -18,7 +18,7 @@ import numpy as np
 import rich.console
 import rich.markdown
 
-from experiments import harness, joint, scored
+from experiments import harness, joint, plateau, scored
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
@@ -302,8 +302,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME=A+B,C",
         help="groups of tasks, the partition to compare with first (default: the paper's four)",
     )
+    parser.add_argument("--refine", type=int, default=0, help="rounds of encoder-side refinement")
     given = parser.parse_args(arguments)
-    config = Config(**joint.chosen(given), partitions=tuple(given.partition))
+    plateau.check_refine(given.refine)
+    config = Config(**joint.chosen(given), refine=given.refine, partitions=tuple(given.partition))
     results = run(config, given.out, given.parallel)
     draw(results, given.out / "aggregation.png")
     rich.console.Console().print(rich.markdown.Markdown(table(results)))

@@ -4,24 +4,26 @@ import argparse
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from experiments import harness, plateau, scored, task_data
 from experiments.kept import kept
 from experiments.task_data import Reader, TaskData
 from experiments.trained import PRIORS, loop_options
+from vcmjax.codecs import refine
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import measure, metrics
 from vcmjax.evaluate import plateau as plateau_search
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.train import codec as codec_training
-from vcmjax.train import loop
-from vcmjax.train.codec import Features, on_common_scale, with_reference
+from vcmjax.train import loop, losses
+from vcmjax.train.codec import Features, Goal, on_common_scale, with_reference
 from vcmjax.train.losses import Target
 
 TARGET: Target = "network"
@@ -46,6 +48,7 @@ class Config:
       stride: Feature positions per latent position along each side.
       seeds: Of training.
       tolerance: Relative loss allowed at the plateau, of every task.
+      refine: Rounds of encoder-side refinement; 0 for none.
     """
 
     data: str = "rooms"
@@ -61,6 +64,7 @@ class Config:
     stride: int = 2
     seeds: tuple[int, ...] = (0,)
     tolerance: float = 0.02
+    refine: int = 0
 
 
 QUICK: dict[str, Any] = {
@@ -83,6 +87,7 @@ class Model(NamedTuple):
       directory: Of its measurements.
       sent: The tasks whose features it codes.
       at: Those whose features come back.
+      refined: Whether and how symbols are refined.
     """
 
     codec: FeatureCodec
@@ -92,6 +97,7 @@ class Model(NamedTuple):
     directory: Path
     sent: dict[str, TaskData]
     at: dict[str, TaskData]
+    refined: measure.Refinement | None = None
 
     def measured(self, level: int, split: str) -> dict[str, Measurement]:
         """Of each task at a rate level, from disk if they are there; all have the same bytes."""
@@ -101,7 +107,7 @@ class Model(NamedTuple):
             features = {name: each.splits[split].feature for name, each in self.sent.items()}
             pixels = math.prod(next(iter(self.sent.values())).splits[split].image_shape)
             return measure.reconstruction(
-                self.codec, self.params, self.frozen, features, pixels, level
+                self.codec, self.params, self.frozen, features, pixels, level, self.refined
             )
 
         def of(name: str) -> Measurement:
@@ -110,8 +116,9 @@ class Model(NamedTuple):
             statistics = measure.head_statistics(at.task, at.head, feature[name], label)
             return cost._replace(statistics=statistics)
 
+        place = self.directory / (f"refined_{self.refined.rounds}" if self.refined else ".")
         return {
-            name: kept(self.directory / f"{split}_{level}_{name}.npz", functools.partial(of, name))
+            name: kept(place / f"{split}_{level}_{name}.npz", functools.partial(of, name))
             for name in self.at
         }
 
@@ -133,8 +140,11 @@ def train(
       at_once: Train all seeds in one program, by `vmap`.
 
     Raises:
-      UsageError: The tasks' training images are not the same number, or do not fit in memory.
+      UsageError: The tasks' training images are not the same number, or do not fit in memory;
+        symbols are to be refined towards a task whose feature is not sent.
     """
+    if config.refine and not at.keys() <= sent.keys():
+        raise UsageError(f"--refine: {_label(sent, at)}: expected the features of all tasks sent.")
     every, lams = sent | at, (min(config.lams), max(config.lams))
     first = next(iter(every.values()))
     shapes = {name: each.splits["val"].feature.shape[1:] for name, each in every.items()}
@@ -164,8 +174,39 @@ def train(
         for seed, result in zip(group, results, strict=True):
             frozen = codec.tables(result.params) if codec.prior else None
             place = folder / label / f"measured-{seed}"
-            models[seed] = Model(codec, result.params, frozen, result.diverged, place, sent, at)
+            models[seed] = Model(
+                codec,
+                result.params,
+                frozen,
+                result.diverged,
+                place,
+                sent,
+                at,
+                refinement(goals, config.refine),
+            )
     return models
+
+
+def refinement(goals: Mapping[str, Goal], rounds: int) -> measure.Refinement | None:
+    """Symbols are refined towards the uncompressed outputs, which the encoder always has.
+
+    Args:
+      goals: What the codec was trained for.
+      rounds: None if 0.
+    """
+    if not rounds:
+        return None
+
+    def reference(features: dict[str, Any]) -> dict[str, Any]:
+        return {name: goal.head(features[name]) for name, goal in goals.items()}
+
+    def distortion(received: dict[str, Any], outputs: dict[str, Any]) -> Any:
+        return sum(
+            goal.weight * losses.to_network(goal.task, goal.head(received[name]), outputs[name])
+            for name, goal in goals.items()
+        )
+
+    return measure.Refinement(rounds, refine.Target(jax.jit(reference), distortion))
 
 
 def extended(

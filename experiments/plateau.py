@@ -231,6 +231,12 @@ def check_steps(steps: int) -> None:
         raise UsageError(f"--steps {steps}: expected a positive multiple of 100.")
 
 
+def check_refine(rounds: int) -> None:
+    """Refuse a negative number of rounds."""
+    if rounds < 0:
+        raise UsageError(f"--refine {rounds}: expected 0 or more rounds.")
+
+
 def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     """The command line as a `Config`, and the options that do not decide numbers."""
     parser = argparse.ArgumentParser(
@@ -329,8 +335,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         raise UsageError(f"--counts {' '.join(map(str, config.counts))}: expected 1 or more each.")
     if config.batch < 1:
         raise UsageError(f"--batch {config.batch}: expected 1 or more.")
-    if config.refine < 0:
-        raise UsageError(f"--refine {config.refine}: expected 0 or more rounds.")
+    check_refine(config.refine)
     if not 0 <= config.tolerance < 1:
         raise UsageError(f"--tolerance {config.tolerance}: expected a share from 0 to below 1.")
     if options.coder == "tfc":

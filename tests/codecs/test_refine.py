@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,35 +10,53 @@ from vcmjax.codecs.feature import FeatureCodec
 
 PIXELS = 32 * 32
 LAM = 0.3
+COUNT = 5
 
 
-@pytest.fixture(scope="module", params=["codebook", "spatial"])
+SHAPES = {"codebook": (4, 4, 3), "spatial": (4, 4, 3), "joint": {"a": (4, 4, 3), "b": (5,)}}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
 def coded(request):
-    codec = FeatureCodec((4, 4, 3), request.param, (0.01, 1.0), 4, 2, hidden=16, side=4)
-    features = np.asarray(jax.random.normal(jax.random.key(0), (5, 4, 4, 3)), np.float32)
+    shape = SHAPES[request.param]
+    prior = "spatial" if request.param == "spatial" else "codebook"
+    codec = FeatureCodec(shape, prior, (0.01, 1.0), 4, 2, hidden=16, side=4)
+    rng = np.random.default_rng(0)
+    features = jax.tree.map(
+        lambda of: rng.normal(size=(COUNT, *of)).astype(np.float32),
+        shape,
+        is_leaf=lambda of: isinstance(of, tuple),
+    )
     return codec, codec.init(jax.random.key(1), features), features
 
 
 def distance(x, reference):
-    return jnp.square(x - reference).mean((1, 2, 3))
+    def of(a, b):
+        return jnp.square(a - b).reshape(len(a), -1).mean(1)
+
+    return sum(jax.tree.leaves(jax.tree.map(of, x, reference)))
 
 
-TARGET = refine.Target(jnp.sin, distance)
+def sines(features):
+    return jax.tree.map(jnp.sin, features)
+
+
+TARGET = refine.Target(sines, distance)
 
 
 def refined(coded, rounds):
     codec, params, features = coded
-    level = np.full(len(features), codec.level_of(LAM), np.int32)
+    level = np.full(COUNT, codec.level_of(LAM), np.int32)
     symbols = refine.refine(codec, params, features, level, TARGET, PIXELS, rounds)
     lam = codec.lam_of(level)
-    error = np.asarray(distance(symbols.output.feature, jnp.sin(features)))
+    error = np.asarray(distance(symbols.output.feature, sines(features)))
     return symbols, symbols.output.bits / PIXELS + lam * error
 
 
 def test_no_rounds_give_the_symbols_of_quantise(coded):
     codec, params, features = coded
     symbols, _ = refined(coded, 0)
-    level = np.full(len(features), codec.level_of(LAM), np.int32)
+    level = np.full(COUNT, codec.level_of(LAM), np.int32)
     plain = codec.quantise(params, features, level)
     np.testing.assert_array_equal(symbols.latent, plain.latent)
     np.testing.assert_array_equal(symbols.side, plain.side)
@@ -57,10 +77,12 @@ def test_each_round_changes_at_most_as_many_symbols_as_it_tries_together(coded):
 
 
 def test_refined_symbols_are_written_and_read_back(coded):
-    codec, params, features = coded
+    codec, params, _ = coded
     symbols, _ = refined(coded, 4)
-    level = np.full(len(features), codec.level_of(LAM), np.int32)
+    level = np.full(COUNT, codec.level_of(LAM), np.int32)
     frozen = codec.tables(params)
     streams = codec.write(frozen, symbols.side, symbols.latent, level)
     decoded = codec.decode(params, frozen, streams, LAM)
-    np.testing.assert_allclose(decoded, symbols.output.feature, atol=1e-5)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-5), decoded, symbols.output.feature
+    )

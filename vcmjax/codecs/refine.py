@@ -10,13 +10,15 @@ steps of stochastic Gumbel annealing.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.codecs.feature import FeatureCodec, Symbols
+from vcmjax.nets import transfer
+from vcmjax.nets.transfer import Features
 
 _BATCH, _PIXELS = 32, 1 << 19
 _CANDIDATES = 8
@@ -26,19 +28,20 @@ class Target(NamedTuple):
     """What symbols are refined towards, such as the task's output on the uncompressed feature.
 
     Attributes:
-      reference: Features (B, *shape) to what a reconstruction is compared with, (B, ...).
+      reference: Features (B, *shape) to what a reconstruction is compared with, (B, ...); of
+        several tasks dicts of them.
       distortion: (reconstruction (B, *shape), reference (B, ...)) to (B,), in the unit that λ was
         trained with.
     """
 
-    reference: Callable[[jax.Array | np.ndarray], jax.Array]
-    distortion: Callable[[jax.Array, jax.Array], jax.Array]
+    reference: Callable[[Features], Any]
+    distortion: Callable[[Features, Any], jax.Array]
 
 
 def refine(
     codec: FeatureCodec,
     params: dict,
-    features: np.ndarray,
+    features: Features,
     level: np.ndarray,
     target: Target,
     pixels: int,
@@ -52,7 +55,7 @@ def refine(
     Args:
       codec: With a prior.
       params: Trained.
-      features: (N, *shape).
+      features: (N, *shape), by task where there are several.
       level: int (N,), rate levels.
       target: What the symbols are refined towards.
       pixels: Image pixels, by which bits are divided.
@@ -62,10 +65,12 @@ def refine(
     size = codec.transfer.size_of(features)
     batch = max(1, min(_BATCH, _PIXELS // pixels))
     parts = []
-    for start in range(0, len(features), batch):
-        index = np.minimum(np.arange(start, start + batch), len(features) - 1)
-        reference = target.reference(features[index])
-        symbols = codec.quantise(params, features[index], level[index])
+    count = transfer.count(features)
+    for start in range(0, count, batch):
+        index = np.minimum(np.arange(start, start + batch), count - 1)
+        chosen = jax.tree.map(lambda leaf, index=index: leaf[index], features)
+        reference = target.reference(chosen)
+        symbols = codec.quantise(params, chosen, level[index])
         lam = jnp.asarray(codec.lam_of(level[index]), jnp.float32)
         q = symbols.latent.astype(jnp.float32)
         for _ in range(rounds):
@@ -74,7 +79,7 @@ def refine(
                 break
         output = codec.restore(params, symbols.side, q, level[index], size)
         parts.append(Symbols(symbols.side, q.astype(jnp.int32), output))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(features)], *parts)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
 @functools.lru_cache(maxsize=8)
@@ -118,7 +123,7 @@ def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
             tried.reshape(-1, *q.shape[1:]),
             repeat(level),
             repeat(lam),
-            repeat(reference),
+            jax.tree.map(repeat, reference),
             size,
         ).reshape(batch, number)
         # The first trial is no change at all, so that ties and losses leave things as they are.
