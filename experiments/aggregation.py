@@ -151,8 +151,8 @@ def _compared(
     def points(partition: Partition, seed: int, weights: np.ndarray) -> list[np.ndarray]:
         """Bits per pixel of all streams, and the mean share of the scores kept: (R, λ) each."""
         each = curve(partition, seed)
-        bits = [_bits(groups, weights) / pixels for groups in each]
-        kept = [_kept(groups, at, originals, weights) for groups in each]
+        bits = [scored.bits(groups, weights) / pixels for groups in each]
+        kept = [scored.kept(groups, at, originals, weights) for groups in each]
         return [np.stack(bits, 1), np.stack(kept, 1)]
 
     def statistic(partition: Partition, seed: int):
@@ -167,11 +167,11 @@ def _compared(
                 for bpp, kept, bpp_a, kept_a in zip(*own, *other, strict=True)
             ]
             return {
-                "bpp": _bits(best, weights) / pixels,
-                "bytes": _bits(best, weights) / 8,
-                "kept": _kept(best, at, originals, weights),
+                "bpp": scored.bits(best, weights) / pixels,
+                "bytes": scored.bits(best, weights) / 8,
+                "kept": scored.kept(best, at, originals, weights),
                 "bd_rate": np.array(rates, np.float64),
-                **{f"score/{n}": score for n, score in _scores(best, at, weights).items()},
+                **{f"score/{n}": score for n, score in scored.scores(best, at, weights).items()},
             }
 
         return resampled
@@ -191,27 +191,6 @@ def _compared(
             }
         )
     return entries
-
-
-def _bits(groups: list[dict[str, Measurement]], weights: np.ndarray) -> np.ndarray:
-    """Bits per image of the streams of all groups, (R,)."""
-    total = sum(next(iter(measured.values())).total for measured in groups)
-    return 8 * (weights @ np.asarray(total)) / weights.sum(1)
-
-
-def _scores(groups, at: dict[str, TaskData], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The headline score of every task, (R,) each."""
-    return {
-        n: metrics.resampled_scores(at[n].task, m.statistics, weights)[at[n].task.metric]
-        for measured in groups
-        for n, m in measured.items()
-    }
-
-
-def _kept(groups, at: dict[str, TaskData], originals: dict[str, float], weights) -> np.ndarray:
-    """Mean over tasks of the share of the score that is kept, (R,)."""
-    scores = _scores(groups, at, weights)
-    return np.mean([scored.share(at[n], s, originals[n]) for n, s in scores.items()], axis=0)
 
 
 def table(results: dict[str, Any]) -> str:

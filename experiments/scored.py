@@ -1,5 +1,6 @@
 """Scores of tasks beside the uncompressed network's: pooled, with intervals, and in words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,39 @@ def originals(at: dict[str, TaskData], split: str) -> dict[str, float]:
 def share(at: TaskData, score: Any, original: float) -> Any:
     """A score as a share of the uncompressed network's: 1 is no loss, 0.98 a loss of 2 %."""
     return score / original if at.task.higher_is_better else 2 - score / original
+
+
+def bits(groups: Sequence[dict[str, Measurement]], weights: np.ndarray) -> np.ndarray:
+    """Bits per image of the streams of all groups of tasks, (R,).
+
+    Args:
+      groups: Of each stream, the measurements of its tasks by name.
+      weights: Multiplicities of the images, (R, images).
+    """
+    total = sum(next(iter(measured.values())).total for measured in groups)
+    return 8 * (weights @ np.asarray(total)) / weights.sum(1)
+
+
+def scores(
+    groups: Sequence[dict[str, Measurement]], at: dict[str, TaskData], weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The headline score of every task, (R,) each; arguments as of `bits`."""
+    return {
+        n: metrics.resampled_scores(at[n].task, m.statistics, weights)[at[n].task.metric]
+        for measured in groups
+        for n, m in measured.items()
+    }
+
+
+def kept(
+    groups: Sequence[dict[str, Measurement]],
+    at: dict[str, TaskData],
+    originals: dict[str, float],
+    weights: np.ndarray,
+) -> np.ndarray:
+    """Mean over tasks of the share of the score that is kept, (R,); arguments as of `bits`."""
+    found = scores(groups, at, weights)
+    return np.mean([share(at[n], s, originals[n]) for n, s in found.items()], axis=0)
 
 
 def pooled(measured: dict[int, Measurement], at: TaskData, original: float) -> dict[str, Any]:
