@@ -3,7 +3,8 @@
 Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--refine N]
                                           [--data rooms|DIR] [--networks DIR] [--out DIR]
 Cost:   eleven codecs of 1600 steps per seed; not measured yet
-Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png
+Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png; of each group a codec for
+        ``vcmjax encode`` in OUT/codecs, of the first seed and at its plateau
 """
 
 import argparse
@@ -89,6 +90,10 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         models[group] = joint.train(tasks, tasks, config, folder, at_once)
     before = scored.originals(at, "val")
     found = {group: joint.search(models[group], before, config) for group in groups}
+    for group in groups:
+        seed = config.seeds[0]
+        codec = joint.deployed(models[group][seed], found[group][seed].level)
+        codec.save(out / "codecs" / "+".join(group))
     joint.read_test(reader, at)
     originals = scored.originals(at, "test")
     results = harness.results(

@@ -17,6 +17,7 @@ from experiments.task_data import Reader, TaskData
 from experiments.trained import PRIORS, loop_options
 from vcmjax.codecs import refine
 from vcmjax.codecs.feature import FeatureCodec, Tables
+from vcmjax.codecs.frozen import FrozenCodec
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import measure, metrics
 from vcmjax.evaluate import plateau as plateau_search
@@ -121,6 +122,15 @@ class Model(NamedTuple):
             name: kept(place / f"{split}_{level}_{name}.npz", functools.partial(of, name))
             for name in self.at
         }
+
+
+def deployed(model: Model, level: int) -> FrozenCodec:
+    """The codec at a rate level, with the networks of all tasks it takes or gives."""
+    if model.frozen is None:
+        raise UsageError("the Control Group sends nothing; expected a method that does.")
+    networks = {name: each.network for name, each in (model.sent | model.at).items()}
+    lam = float(model.codec.lam_of(level))
+    return FrozenCodec(model.codec, model.params, model.frozen, lam, networks)
 
 
 def train(

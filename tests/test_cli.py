@@ -33,6 +33,13 @@ def models(tmp_path_factory):
         params = jax.jit(codec.init)(jax.random.key(0), features)
         found[name] = tmp_path_factory.mktemp("models") / name
         FrozenCodec(codec, params, codec.tables(params), 0.1, network).save(found[name])
+    networks = {name: pretrained.shipped(ROOMS[name]) for name in ("normal", "class_scene")}
+    joint = {n: np.asarray(x.network.encode(x.params, sample)) for n, x in networks.items()}
+    shapes = {name: feature.shape[1:] for name, feature in joint.items()}
+    codec = FeatureCodec(shapes, "codebook", (0.01, 1.0), 4, 2, hidden=16, side=3)
+    params = jax.jit(codec.init)(jax.random.key(0), joint)
+    found["joint"] = tmp_path_factory.mktemp("models") / "joint"
+    FrozenCodec(codec, params, codec.tables(params), 0.1, networks).save(found["joint"])
     return found
 
 
@@ -73,6 +80,26 @@ def test_images_are_coded_and_their_task_is_finished(task, models, folder, tmp_p
     picture = np.asarray(Image.open(pictures[-1]))
     assert picture.shape == ((SIZE, SIZE) if task == "segment_semantic" else (SIZE, SIZE, 3))
     assert task == "normal" or picture.max() < ROOMS[task].channels
+
+
+def test_one_stream_finishes_any_of_its_tasks(models, folder, tmp_path, capsys):
+    coded = tmp_path / "coded.vcm"
+    assert run("encode", folder, "-o", coded, "--model", models["joint"]) == 0
+    assert run("decode", coded, "-o", tmp_path / "all", "--model", models["joint"]) == 0
+    pictures = sorted((tmp_path / "all" / "normal").glob("*.png"))
+    assert len(pictures) == COUNT
+    with open(tmp_path / "all" / "class_scene" / "classes.csv") as file:
+        assert len(list(csv.DictReader(file))) == COUNT
+    few = ("--model", models["joint"], "--task", "normal")
+    assert run("decode", coded, "-o", tmp_path / "few", *few) == 0
+    assert [path.name for path in (tmp_path / "few").iterdir()] == ["normal"]
+    for path in pictures:
+        other = tmp_path / "few" / "normal" / path.name
+        assert path.read_bytes() == other.read_bytes()
+    capsys.readouterr()
+    assert run("decode", coded, "-o", tmp_path / "x", *few[:3], "depth") == 2
+    assert "--task depth: this model finishes normal, class_scene" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_info_accounts_for_every_byte(models, folder, tmp_path, capsys):

@@ -4,6 +4,7 @@ import argparse
 import csv
 import itertools
 import logging
+import operator
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rich.console
@@ -27,6 +28,7 @@ from vcmjax.errors import DataError, UsageError, VcmError
 
 if TYPE_CHECKING:  # imports JAX, which `info` and `--help` do without
     from vcmjax.codecs.frozen import FrozenCodec
+    from vcmjax.tasks import Task
 
 log = logging.getLogger("vcmjax")
 CONSOLE = rich.console.Console(stderr=True)
@@ -123,7 +125,8 @@ def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> 
         waiting: Future[list[bytes]] | None = None
         for start in range(0, len(paths), _BATCH):
             batch = np.stack([_image(path, side) for path in paths[start : start + _BATCH]])
-            features = codec.features(_filled(batch))[: len(batch)]
+            whole = codec.features(_filled(batch))
+            features = _tree(operator.itemgetter(slice(len(batch))), whole)
             if waiting:
                 _append(writer, waiting.result())
             waiting = coder.submit(codec.compress, features, float(codec.codec.lam_of(level)))
@@ -135,42 +138,49 @@ def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> 
     print(f"{out}: {len(paths)} images, {size} bytes, {size / len(paths):.1f} bytes each")
 
 
-def decode(path: Path, out: Path, model: Path, damaged: bool = False) -> None:
-    """Finish the model's task on the images in the coded file `path`, into the folder `out`.
+def decode(
+    path: Path, out: Path, model: Path, damaged: bool = False, only: Sequence[str] = ()
+) -> None:
+    """Finish the model's tasks on the images in the coded file `path`, into the folder `out`.
 
     A segmentation becomes a PNG of class indices per image; values become an 8-bit PNG (normals:
-    (n + 1)/2) of one or three channels; classes become ``classes.csv``. With `damaged`, images of
-    intact blocks are decoded, and the others are counted in a warning.
+    (n + 1)/2) of one or three channels; classes become ``classes.csv``; of a model of several
+    tasks in a folder by name of the task. With `damaged`, images of intact blocks are decoded, and
+    the others are counted in a warning. `only` names the tasks to finish, of several.
 
     Raises:
       VcmError: The file is damaged (with `damaged`: beyond use), or another model wrote it.
+      UsageError: A task that the model does not finish.
     """
     codec = _load(model)
-    task = codec._network().task
-    side = _image_side(codec)
+    side, joint = _image_side(codec), codec.codec.transfer.joint
+    known = codec.codec.transfer.received if joint else codec.networks
+    if unknown := [name for name in only if name not in known]:
+        raise UsageError(f"--task {unknown[0]}: this model finishes {', '.join(known)}.")
+    results = {
+        name: _Results(codec.networks[name].task, out / name if joint else out, side)
+        for name in only or known
+    }
     source: container.Reader | salvage.Salvage
     source = (salvage.Salvage if damaged else container.Reader)(path, codec.fingerprint)
-    out.mkdir(parents=True, exist_ok=True)
-    classes: list[tuple[int, int, str]] = []
     done = 0
     with steps("decoding", source.info.images) as progress:
         for numbered in _batches(source):
             lam = codec.codec.lam_of(np.array([image.level for _, image in numbered]))
             payloads = [image.payload for _, image in numbered]
-            features = codec.decompress(payloads, lam, source.info.size)
-            output = codec.predict(_filled(features))[: len(numbered)]
-            for (k, _), one in zip(numbered, output, strict=True):
-                if task.kind == "class":
-                    index = int(one.argmax())
-                    classes.append((k, index, task.classes[index] if task.classes else ""))
-                else:
-                    _picture(one, task.kind, side).save(out / f"{k:06d}.png")
+            features = codec.decompress(
+                payloads, lam, source.info.size, tuple(results) if joint else ()
+            )
+            output = codec.predict(_tree(_filled, features))
+            for name, result in results.items():
+                found = output[name] if joint else output
+                for (k, _), one in zip(numbered, found, strict=False):  # the rest is filling
+                    result.add(k, one)
             done += len(numbered)
             progress(done)
-    if task.kind == "class":
-        with open(out / "classes.csv", "w", newline="") as file:
-            csv.writer(file).writerows([("image", "index", "class"), *classes])
-    print(f"{out}: {task.name} of {done} images")
+    for result in results.values():
+        result.close()
+    print(f"{out}: {', '.join(results)} of {done} images")
     for lost in getattr(source, "lost", []):
         last = "the end" if lost.stop is None else lost.stop - 1
         log.warning("%s: lost: images %d to %s", path, lost.first, last)
@@ -215,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.add_argument("file", type=Path)
     one.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
     one.add_argument("--model", type=Path, required=True, help="directory of a frozen codec")
+    one.add_argument("--task", nargs="+", default=(), help="those to finish, of several")
     one.add_argument("--salvage", action="store_true", help="decode what damage has left")
     one = commands.add_parser("info", help="what a coded file holds, and where its bytes go")
     one.add_argument("file", type=Path)
@@ -229,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.command == "encode":
             encode(list(_listed(options.images)), options.out, options.model, options.lam)
         elif options.command == "decode":
-            decode(options.file, options.out, options.model, options.salvage)
+            decode(options.file, options.out, options.model, options.salvage, options.task)
         elif options.command == "convert":
             from vcmjax import torch_weights
 
@@ -267,7 +278,7 @@ def _image(path: Path, side: int) -> np.ndarray:
 def _image_side(codec: "FrozenCodec") -> int:
     if codec.network is None:
         raise UsageError("--model: this codec has no task network; code its features by the API.")
-    return codec.codec.transfer.size[0] * codec.network.network.stride
+    return codec.codec.transfer.size[0] * codec.stride
 
 
 def _append(writer: container.Writer, streams: Sequence[bytes]) -> None:
@@ -284,10 +295,40 @@ def _batches(
         yield batch
 
 
+def _tree(function: Callable[[np.ndarray], np.ndarray], features: Any) -> Any:
+    """`function` of features, or of those of each of several tasks."""
+    if isinstance(features, dict):
+        return {name: function(each) for name, each in features.items()}
+    return function(features)
+
+
 def _filled(batch: np.ndarray) -> np.ndarray:
     """The batch at full length, so that networks are compiled once."""
     short = _BATCH - len(batch)
     return np.concatenate([batch, np.repeat(batch[-1:], short, axis=0)])
+
+
+class _Results:
+    """One task's results in a folder, as `decode` says."""
+
+    def __init__(self, task: "Task", folder: Path, side: int):
+        self.task, self.folder, self.side = task, folder, side
+        self.classes: list[tuple[int, int, str]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, k: int, output: np.ndarray) -> None:
+        """Takes the output on image `k`."""
+        if self.task.kind != "class":
+            _picture(output, self.task.kind, self.side).save(self.folder / f"{k:06d}.png")
+            return
+        index = int(output.argmax())
+        self.classes.append((k, index, self.task.classes[index] if self.task.classes else ""))
+
+    def close(self) -> None:
+        """Writes what is not a picture."""
+        if self.task.kind == "class":
+            with open(self.folder / "classes.csv", "w", newline="") as file:
+                csv.writer(file).writerows([("image", "index", "class"), *self.classes])
 
 
 def _picture(output: np.ndarray, kind: str, side: int) -> Image.Image:

@@ -48,6 +48,27 @@ def test_a_loaded_codec_is_the_saved_one(frozen, saved, images):
     np.testing.assert_array_equal(loaded.predict(features), frozen.predict(features))
 
 
+def test_one_of_several_tasks_takes_and_gives_dictionaries(images, tmp_path):
+    networks = {name: pretrained.shipped(ROOMS[name]) for name in ("normal", "class_scene")}
+    features = {n: np.asarray(x.network.encode(x.params, images)) for n, x in networks.items()}
+    shapes = {name: feature.shape[1:] for name, feature in features.items()}
+    codec = FeatureCodec(shapes, "codebook", LAMS, 4, 2, hidden=16, side=3)
+    params = jax.jit(codec.init)(jax.random.key(0), features)
+    FrozenCodec(codec, params, codec.tables(params), 0.1, networks).save(tmp_path / "joint")
+    loaded = vcmjax.load(tmp_path / "joint")
+    streams = loaded.compress_images(images)
+    assert streams == loaded.compress(features)
+    back = loaded.decompress(streams, only=("class_scene",))
+    output = loaded.predict(back)
+    assert output.keys() == back.keys() == {"class_scene"}
+    head = networks["class_scene"]
+    expected = head.network.decode(head.params, back["class_scene"])
+    np.testing.assert_allclose(output["class_scene"], expected, rtol=1e-5)
+    (tmp_path / "joint" / "network-normal.msgpack").unlink()
+    with pytest.raises(DataError, match="network-normal"):
+        vcmjax.load(tmp_path / "joint")
+
+
 def test_decompressed_is_the_evaluation_mode_reconstruction(frozen, images):
     features = frozen.features(images)
     level = np.full(len(images), frozen.codec.level_of(frozen.lam))

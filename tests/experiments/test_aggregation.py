@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vcmjax
 from experiments import aggregation, harness
 
 EXPERIMENT = aggregation
@@ -33,6 +34,17 @@ def test_a_partition_costs_the_sum_of_its_groups_streams(finished):
 def test_the_first_partition_is_its_own_anchor(finished):
     *_, results = finished
     assert results["partitions"][0]["bd_rate"] in (None, pytest.approx(0, abs=1e-6))
+
+
+def test_a_groups_codec_takes_images_and_gives_every_task(finished):
+    *_, out, results = finished
+    codec = vcmjax.load(out / "codecs" / "class_scene+reshading")
+    images = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), dtype=np.uint8)
+    streams = codec.compress_images(images)
+    output = codec.predict(codec.decompress(streams))
+    assert {name: len(each) for name, each in output.items()} == {"class_scene": 2, "reshading": 2}
+    (entry,) = [group for group in results["groups"] if len(group["tasks"]) == 2]
+    assert codec.codec.level_of(codec.lam) == entry["level"]["0"]
 
 
 def test_a_second_run_trains_and_measures_nothing(finished, monkeypatch):

@@ -5,7 +5,7 @@
     features = codec.decompress(streams)
 
 There is no step to forget between loading and coding: the tables were frozen when it was saved.
-Its fingerprint names it in every `.vcm` file.
+Its fingerprint names it in every `.vcm` file. One of several tasks takes and gives dictionaries.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from vcmjax.entropy.integer import ScaleNetwork
 from vcmjax.errors import DataError, VcmError
 from vcmjax.nets import pretrained
 from vcmjax.nets.pretrained import TaskNetwork
+from vcmjax.nets.transfer import Features
 from vcmjax.tasks import Task
 
 _FORMAT = 1
@@ -43,20 +44,21 @@ class FrozenCodec:
       params: Trained parameters.
       tables: Integers, from ``codec.tables(params)``.
       lam: λ at which `compress` codes unless told otherwise.
-      network: The task network whose features are coded; None where the user has their own.
+      network: The task network whose features are coded, of several tasks those by name, the ones
+        that come back included; None where the user has their own.
     """
 
     codec: FeatureCodec
     params: dict[str, Any]
     tables: Tables
     lam: float
-    network: TaskNetwork | None = None
+    network: TaskNetwork | Mapping[str, TaskNetwork] | None = None
 
-    def compress(self, features: np.ndarray, lam: float | np.ndarray | None = None) -> list[bytes]:
+    def compress(self, features: Features, lam: float | np.ndarray | None = None) -> list[bytes]:
         """One byte string per feature.
 
         Args:
-          features: (N, *codec.shape), finite; H and W may differ.
+          features: (N, *codec.shape), finite; H and W may differ. Of several tasks a dict.
           lam: λ, a scalar or (N,), within ``codec.lams``; None for this codec's own. The decoder
             must be told it.
 
@@ -70,18 +72,22 @@ class FrozenCodec:
         streams: Sequence[bytes],
         lam: float | np.ndarray | None = None,
         size: tuple[int, int] | None = None,
-    ) -> np.ndarray:
-        """The features (N, *codec.shape) float32 that `compress` meant.
+        only: tuple[str, ...] = (),
+    ) -> Features:
+        """The features (N, *codec.shape) float32 that `compress` meant; of several tasks a dict.
 
         Args:
           streams: From `compress`.
           lam: As given to `compress`.
           size: (H, W) of the features, where not those of ``codec.shape``.
+          only: Of several tasks, those whose features are wanted; empty for all.
 
         Raises:
           CorruptStream: A stream no encoder can have written.
+          VcmError: A task in `only` that does not come back.
         """
-        return self.codec.decode(self.params, self.tables, streams, self._lam(lam), size)
+        chosen = self._lam(lam)
+        return self.codec.decode(self.params, self.tables, streams, chosen, size, only=only)
 
     def spent(
         self,
@@ -99,32 +105,61 @@ class FrozenCodec:
     def compress_images(
         self, images: np.ndarray, lam: float | np.ndarray | None = None
     ) -> list[bytes]:
-        """One byte string per image: (N, H, W, 3) uint8, H and W multiples of the network's stride.
+        """One byte string per image: (N, H, W, 3) uint8, H and W multiples of a network's stride.
 
         Raises:
           VcmError: This codec has no encoder network; images of another form.
         """
         return self.compress(self.features(images), lam)
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """What the task network makes of images as of `compress_images`."""
-        network = self._network()
+    @property
+    def networks(self) -> dict[str, TaskNetwork]:
+        """The task networks by name of the task.
+
+        Raises:
+          VcmError: There are none.
+        """
+        if self.network is None:
+            raise VcmError("this codec holds no task network; give it features, not images")
+        if isinstance(self.network, TaskNetwork):
+            return {self.network.task.name: self.network}
+        return dict(self.network)
+
+    @property
+    def stride(self) -> int:
+        """Image pixels per position of the feature whose size ``codec.transfer.size`` is."""
+        if not self.codec.transfer.joint:
+            (network,) = self.networks.values()
+            return network.network.stride
+        spatial = (n for n, shape in self.codec.transfer.sent.items() if len(shape) == 3)
+        return self.networks[next(spatial)].network.stride
+
+    def features(self, images: np.ndarray) -> Features:
+        """What the task networks make of images as of `compress_images`."""
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise VcmError(f"images are {images.dtype} {images.shape}; expected uint8 (N, H, W, 3)")
-        return np.asarray(network.network.encode(network.params, images))
+        joint, networks = self.codec.transfer.joint, self.networks
+        found = {
+            name: np.asarray(networks[name].network.encode(networks[name].params, images))
+            for name in (self.codec.transfer.sent if joint else networks)
+        }
+        return found if joint else found.popitem()[1]
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """The task's output (N, classes) or (N, h, w, channels) on decompressed features."""
-        network = self._network()
-        return np.asarray(network.network.decode(network.params, jnp.asarray(features)))
+    def predict(self, features: Features) -> Any:
+        """The task's output (N, classes) or (N, h, w, channels) on decompressed features.
+
+        Of several tasks a dict of those whose features are given.
+        """
+        networks, joint = self.networks, self.codec.transfer.joint
+        given = features if joint else dict.fromkeys(networks, features)
+        found = {
+            name: np.asarray(networks[name].network.decode(networks[name].params, jnp.asarray(x)))
+            for name, x in given.items()
+        }
+        return found if joint else found.popitem()[1]
 
     def _lam(self, lam: float | np.ndarray | None) -> float | np.ndarray:
         return self.lam if lam is None else lam
-
-    def _network(self) -> TaskNetwork:
-        if self.network is None:
-            raise VcmError("this codec holds no task network; give it features, not images")
-        return self.network
 
     @property
     def fingerprint(self) -> bytes:
@@ -154,16 +189,16 @@ class FrozenCodec:
         try:
             np.savez(aside / "tables.npz", **table_arrays(self.tables))  # type: ignore[arg-type]
             arrays.save(aside / "params", self.params)
-            task = None
-            if self.network:
-                task, network = self.network.task._asdict(), self.network.network
-                name = "network.msgpack" if network.name == "small" else "network"
-                pretrained.save(aside / name, network, self.network.params, self.network.scores)
+            tasks = []
+            for network in self.networks.values() if self.network else ():
+                tasks.append(network.task._asdict())
+                name = _network_name(network.task, self.codec, network.network.name == "small")
+                pretrained.save(aside / name, network.network, network.params, network.scores)
             config = {
                 "format": _FORMAT,
                 "codec": dataclasses.asdict(self.codec),
                 "lam": self.lam,
-                "task": task,
+                "task": tasks if self.codec.transfer.joint else tasks[0] if tasks else None,
                 "fingerprint": self._digest(),
             }
             (aside / "codec.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -197,17 +232,27 @@ def load(directory: str | os.PathLike[str]) -> FrozenCodec:
         tables = read_tables(path / "tables.npz")
         like = jax.eval_shape(codec.init, jax.random.key(0))
         params = arrays.load(path / "params", like)
-        network = None
-        if config["task"]:
-            task = Task(**_tuples(config["task"]))
-            full = path / "network"
-            network = pretrained.load(full if full.exists() else path / "network.msgpack", task)
+        described = config["task"] if codec.transfer.joint else [config["task"]]
+        networks = {}
+        for task in (Task(**_tuples(each)) for each in described if each):
+            full = path / _network_name(task, codec, False)
+            small = path / _network_name(task, codec, True)
+            networks[task.name] = pretrained.load(full if full.exists() else small, task)
+        network: Any = networks or None
+        if networks and not codec.transfer.joint:
+            (network,) = networks.values()
         loaded = FrozenCodec(codec, params, tables, float(config["lam"]), network)
     except Exception as error:  # Orbax and zipfile raise many types on damaged files
         raise DataError(f"{path}: damaged codec ({error}); copy it again.") from error
     if loaded._digest() != config["fingerprint"]:
         raise DataError(f"{path}: its files do not match its fingerprint; copy it again.")
     return loaded
+
+
+def _network_name(task: Task, codec: FeatureCodec, small: bool) -> str:
+    """Of the file of a small network, or the directory of a released one."""
+    name = f"network-{task.name}" if codec.transfer.joint else "network"
+    return f"{name}.msgpack" if small else name
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,16 @@ class Transfer:
         return not isinstance(self.shape[0], int)
 
     @property
+    def sent(self) -> dict[str, Shape]:
+        """Shapes of the features sent, by task; "" names the only one of a codec of one task."""
+        return self._named(self.shape)
+
+    @property
+    def received(self) -> dict[str, Shape]:
+        """Shapes of the features that come back, likewise."""
+        return dict(self.outputs) or self.sent
+
+    @property
     def spatial(self) -> bool:
         """Whether the latent has positions."""
         return bool(self.size)
@@ -133,13 +143,15 @@ class Transfer:
         """Parameters ``{"analysis", "synthesis"}`` of the keys; by task where there are several."""
         level = jnp.zeros((1,))
         sent = {}
-        for (name, shape), key in zip(self._sent, self._keys(analysis, self._sent), strict=True):
+        for (name, shape), key in zip(
+            self.sent.items(), self._keys(analysis, self.sent), strict=True
+        ):
             sample = self._pad(name, shape, jnp.zeros((1, *shape)))
             sent[name] = self._analysis(name, shape).init(key, sample, level)
         latent = jnp.zeros((1, *self.latent_size(), self.latent_channels))
         back = {}
         for (name, shape), key in zip(
-            self._received, self._keys(synthesis, self._received), strict=True
+            self.received.items(), self._keys(synthesis, self.received), strict=True
         ):
             seen = self._for(shape, latent)
             back[name] = self._synthesis(name, shape).init(key, seen, level)
@@ -153,7 +165,7 @@ class Transfer:
 
     def identity(self) -> Any:
         """Statistics that change nothing."""
-        named = dict(self._sent) | dict(self._received)
+        named = self.sent | self.received
         none = {
             name: {"mean": jnp.zeros(shape[-1]), "scale": jnp.ones(shape[-1])}
             for name, shape in named.items()
@@ -172,7 +184,7 @@ class Transfer:
         """
         size = self.latent_size(self.size_of(features))
         latents = []
-        for name, shape in self._sent:
+        for name, shape in self.sent.items():
             of = functools.partial(self._part, name)
             fixed = jax.lax.stop_gradient(of(params["statistics"]))
             x = self._pad(name, shape, (of(features) - fixed["mean"]) / fixed["scale"])
@@ -201,7 +213,7 @@ class Transfer:
           only: Names of tasks; empty for all.
         """
         features = {}
-        for name, shape in self._received:
+        for name, shape in self.received.items():
             if only and name not in only:
                 continue
             of = functools.partial(self._part, name)
@@ -220,26 +232,16 @@ class Transfer:
         Raises:
           VcmError: `only` holds a task that does not come back.
         """
-        if unknown := set(only) - dict(self._received).keys():
-            raise VcmError(
-                f"only holds {unknown.pop()!r}; expected of {', '.join(dict(self._received))}"
-            )
+        if unknown := set(only) - self.received.keys():
+            raise VcmError(f"only holds {unknown.pop()!r}; expected of {', '.join(self.received)}")
         found = {
             name: np.zeros((0, *self._size(shape[:-1], size), shape[-1]), np.float32)
-            for name, shape in self._received
+            for name, shape in self.received.items()
             if not only or name in only
         }
         return self._bare(found)
 
     # Parts
-
-    @property
-    def _sent(self) -> list[tuple[str, Shape]]:
-        return list(self._named(self.shape).items())
-
-    @property
-    def _received(self) -> list[tuple[str, Shape]]:
-        return list((dict(self.outputs) or self._named(self.shape)).items())
 
     def _named(self, shape: Any) -> dict[str, Shape]:
         return dict(shape) if self.joint else {"": shape}
@@ -250,7 +252,7 @@ class Transfer:
     def _part(self, name: str, tree: Any) -> Any:
         return tree[name] if self.joint else tree
 
-    def _keys(self, key: jax.Array, shapes: list) -> list[jax.Array] | jax.Array:
+    def _keys(self, key: jax.Array, shapes: dict) -> list[jax.Array] | jax.Array:
         """One for each of several tasks; a single feature takes the key as it is."""
         return jax.random.split(key, len(shapes)) if self.joint else [key]
 
@@ -275,7 +277,7 @@ class Transfer:
         return tuple(-(-n * own // first) for n, own, first in of)
 
     def _analysis(self, name: str, shape: Shape) -> Analysis | VectorAnalysis:
-        channels = self.latent_channels // len(self._sent)
+        channels = self.latent_channels // len(self.sent)
         if len(shape) == 3:
             return Analysis(channels, self._stride(name, shape), self.hidden)
         return VectorAnalysis(channels * math.prod(self.latent_size()), 2 * self.hidden)
