@@ -1,13 +1,14 @@
 """What one would use without learning: the feature through HEVC, or the image through a codec.
 
 Both stand in a study beside the trained methods. Their rate levels are the qualities of the codec,
-ascending in bits: QP 51 down to 12 of HEVC, and what each image library offers.
+ascending in bits: QP 51 down to 12 of HEVC, 63 down to 12 of VVC, and what each image library
+offers.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from vcmjax.codecs.image import FORMATS, ImageCodec
 from vcmjax.evaluate import measure
 from vcmjax.evaluate.measure import Measurement
 
-QPS = tuple(range(51, 11, -1))
+QPS = {"hevc": tuple(range(51, 11, -1)), "vvc": tuple(range(63, 11, -1))}
 _POINTS = 8
 """Points of a curve; the plateau search tries qualities between them."""
 
@@ -28,15 +29,20 @@ PACKINGS: dict[str, Packing] = {
     "idfc_tiling": "tiling",
     "idfc_concatenation": "concatenation",
     "idfc_descending": "descending",
+    "idfc_vvc": "tiling",
 }
 IMAGES = {f"image_{name}": name for name in FORMATS}
 METHODS = (*PACKINGS, *IMAGES)
+SLOW = ("idfc_vvc",)
+"""Of `METHODS`, those that are run only if named."""
 
 
 def idfc(name: str, at: TaskData, seed: int, folder: Path) -> Method:
-    """The feature of `at` through HEVC; channels as frames are predicted, as in VCM (2020)."""
+    """The feature of `at` through HEVC or VVC; channels as frames are predicted, as in VCM 2020."""
     inter = PACKINGS[name] != "tiling"
-    codec = Idfc(tuple(at.splits["val"].feature.shape[1:]), PACKINGS[name], inter=inter)
+    by: Literal["hevc", "vvc"] = "vvc" if name == "idfc_vvc" else "hevc"
+    shape = tuple(at.splits["val"].feature.shape[1:])
+    codec = Idfc(shape, PACKINGS[name], inter=inter, codec=by)
 
     def measured(split: str, quality: int) -> Measurement:
         data = at.splits[split]
@@ -45,7 +51,7 @@ def idfc(name: str, at: TaskData, seed: int, folder: Path) -> Method:
         )
 
     recipe = f"{codec.bits} bits, {codec.scale}, {'inter' if inter else 'intra'}"
-    return _method(name, recipe, QPS, measured, seed, folder)
+    return _method(name, recipe, QPS[by], measured, seed, folder)
 
 
 def image(

@@ -16,7 +16,7 @@ from types import ModuleType
 import jax.numpy as jnp
 import rich.console
 
-from experiments import harness, task_data, task_networks
+from experiments import conventional, harness, task_data, task_networks
 from experiments.study import METHODS, Study
 from vcmjax.coding import range_coder, tfc
 from vcmjax.data import dataset
@@ -104,6 +104,7 @@ PRESETS = {
     },
 }
 
+EVERY = tuple(name for name in METHODS if name not in conventional.SLOW)
 CODERS = {"vcmjax": range_coder, "tfc": tfc}
 
 LAMS = {
@@ -253,7 +254,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         nargs="+",
         choices=("all", *METHODS),
         metavar="METHOD",
-        help=f"what to compare: all, or some of {', '.join(METHODS)}",
+        help=f"what to compare: all ({', '.join(EVERY)}), or some of {', '.join(METHODS)}",
     )
     parser.add_argument("--out", type=Path, help="folder of results (default runs/PRESET)")
     parser.add_argument("--size", type=int, help="image side in pixels (default 128)")
@@ -306,7 +307,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         "counts": options.counts and tuple(options.counts),
         "batch": options.batch,
         "methods": options.methods
-        and (METHODS if "all" in options.methods else tuple(dict.fromkeys(options.methods))),
+        and (EVERY if "all" in options.methods else tuple(dict.fromkeys(options.methods))),
         "lams": options.lams and tuple(sorted(set(options.lams))),
         "steps": options.steps,
         "target": options.target,

@@ -7,8 +7,9 @@ Expect: experiments/results/NAME.png for each plateau_*.json there, and an examp
         ``<!-- curve: NAME -->`` the curve of Ours, ``<!-- deltas: NAME -->`` what it saves and
         ``<!-- efficacy: NAME -->`` Table 2 of CVR, ``<!-- layers: NAME -->`` and
         ``<!-- packings: NAME -->`` VCM's Tables I and II, ``<!-- splits: NAME -->`` MTC's example,
-        ``<!-- aggregation: NAME -->``, ``<!-- transferability: NAME -->`` and
-        ``<!-- unseen: NAME -->`` Tables 4, 6 and 7 of CVR, ours and the paper's, from NAME.json
+        ``<!-- aggregation: NAME -->``, ``<!-- human_vision: NAME -->``,
+        ``<!-- transferability: NAME -->`` and ``<!-- unseen: NAME -->`` Tables 4 to 7 of CVR, ours
+        and the paper's, and ``<!-- refinement: NAME -->`` what refinement saves, from NAME.json
 """
 
 import re
@@ -20,9 +21,11 @@ from experiments import (
     efficacy,
     feature_coding,
     harness,
+    human_vision,
     image_vs_feature,
     paper,
     rate_performance,
+    refinement,
     transferability,
     unseen,
 )
@@ -39,9 +42,21 @@ _TABLES = {
     "packings": feature_coding.table_2,
     "splits": image_vs_feature.table,
     "aggregation": lambda results: f"{aggregation.table(results)}\n{paper.TABLE_4}",
+    "human_vision": lambda results: f"{human_vision.table(results)}\n{paper.TABLE_5}",
     "transferability": lambda results: f"{transferability.table(results)}\n{paper.TABLE_6}",
     "unseen": lambda results: f"{unseen.table(results)}\n{paper.TABLE_7}",
+    "refinement": refinement.table,
 }
+_DRAWN = (
+    feature_coding,
+    image_vs_feature,
+    aggregation,
+    human_vision,
+    transferability,
+    unseen,
+    refinement,
+)
+"""Experiments of which each results file gives one figure."""
 _BLOCK = re.compile(
     rf"<!-- ({'|'.join(['recipes', 'curve', *_TABLES])}): (\w+) -->\n.*?<!-- end -->", re.DOTALL
 )
@@ -103,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             spec["kind"] == "segment" for spec in content["tasks"].values()
         ):
             efficacy.radar(content, results.with_name(f"{results.stem}_radar.png"))
-    for experiment in (feature_coding, image_vs_feature, aggregation, transferability, unseen):
+    for experiment in _DRAWN:
         name = experiment.__name__.rpartition(".")[2]
         for results in sorted(RESULTS.glob(f"{name}_*.json")):
             experiment.draw(harness.read_json(results), results.with_suffix(".png"))

@@ -1,4 +1,4 @@
-"""IDFC: a feature tensor quantised to integers, packed into frames and coded by HEVC.
+"""IDFC: a feature tensor quantised to integers, packed into frames and coded by HEVC or VVC.
 
 Source: Chen, Fan, Wang, Duan, Lin and Kot, "Toward intelligent sensing: intermediate deep feature
 compression", IEEE TIP 2020; packings as in VCM (2020), section VII-A. What the papers leave open
@@ -9,11 +9,12 @@ sides, and the last frame needs no length.
 import dataclasses
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
 
-from vcmjax.codecs import hevc
+from vcmjax.codecs import hevc, vvc
 from vcmjax.coding.container_format import Cursor, encode_numbers
 from vcmjax.errors import CorruptStream, TruncatedStream, UsageError
 
@@ -40,6 +41,7 @@ class Idfc:
       inter: Whether a channel is predicted from those before it; has no effect on one frame.
       preset: Of x265.
       lossless: HEVC without loss, so that only the integers' rounding is lost.
+      codec: ``hevc``; or ``vvc``, for which features must be tiled, and of 8 bits.
     """
 
     shape: tuple[int, int, int]
@@ -49,6 +51,7 @@ class Idfc:
     inter: bool = False
     preset: str = "medium"
     lossless: bool = False
+    codec: Literal["hevc", "vvc"] = "hevc"
 
     def __post_init__(self) -> None:
         """Refuse what HEVC cannot code."""
@@ -56,6 +59,10 @@ class Idfc:
             raise UsageError(f"Idfc: shape {self.shape}; expected (H, W, C).")
         if self.bits not in (8, 10):
             raise UsageError(f"Idfc: bits {self.bits}; expected 8 or 10.")
+        if self.codec == "vvc" and (self.packing, self.bits) != ("tiling", 8):
+            raise UsageError(
+                f"Idfc: {self.packing} of {self.bits} bits by VVC; expected tiling and 8 bits."
+            )
 
     @property
     def form(self) -> hevc.Format:
@@ -65,6 +72,8 @@ class Idfc:
         intra = self.packing == "tiling" or not self.inter
         height = max(height, hevc.LOWEST_SIDE)
         width = max(width, hevc.LOWEST_SIDE if intra else hevc.LOWEST_INTER_WIDTH)
+        if self.codec == "vvc":
+            height, width = height + height % 2, width + width % 2
         return hevc.Format(height, width, pixels, intra, self.preset, self.lossless)
 
     def encode(self, features: np.ndarray, qp: int = 0) -> list[bytes]:
@@ -72,7 +81,7 @@ class Idfc:
 
         Args:
           features: (N, H, W, C), finite and below 65504, float16's greatest.
-          qp: 0 to 51.
+          qp: 0 to 51, of VVC to 63.
 
         Raises:
           UsageError: Features or QP that do not fit; the extra ``[codecs]`` is not installed.
@@ -95,7 +104,7 @@ class Idfc:
     def stream_bytes(self, stream: bytes) -> int:
         """Length of `stream` if it held a whole elementary stream, parameter sets included."""
         slices = self._slices(stream)
-        return self._side + hevc.stream_bytes(slices, self.form)
+        return self._side + self._coder.stream_bytes(slices, self.form)
 
     # One image
 
@@ -109,13 +118,13 @@ class Idfc:
             order = _packed_order(places)
         frames = [tile(integers)] if self.packing == "tiling" else channels
         frames = [self._padded(frame) for frame in frames]
-        slices = hevc.encode(frames, self.form, qp)
+        slices = self._coder.encode(frames, self.form, qp)
         lengths = encode_numbers([len(unit) for unit in slices[:-1]]) if slices[1:] else b""
         return ends.tobytes() + order + lengths + b"".join(slices)
 
     def _decode(self, stream: bytes) -> np.ndarray:
         slices = self._slices(stream)
-        frames = hevc.decode(slices, self.form)
+        frames = self._coder.decode(slices, self.form)
         ends = np.frombuffer(stream[: 2 * _RANGE.itemsize], _RANGE)
         height, width, channels = self.shape
         if self.packing == "tiling":
@@ -126,6 +135,10 @@ class Idfc:
             order = stream[2 * _RANGE.itemsize : self._side]
             integers = integers[..., np.argsort(_unpacked_order(order, channels))]
         return dequantise(integers, ends, self.bits, self.scale)
+
+    @property
+    def _coder(self) -> ModuleType:
+        return vvc if self.codec == "vvc" else hevc
 
     @property
     def _side(self) -> int:

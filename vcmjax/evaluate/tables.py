@@ -25,6 +25,7 @@ METHODS = {
     "idfc_tiling": "IDFC, tiling",
     "idfc_concatenation": "IDFC, concatenation",
     "idfc_descending": "IDFC, nearest first",
+    "idfc_vvc": "IDFC, tiling, VVC",
     "image_hevc": "Image: HEVC (BPG)",
     "image_jpeg": "Image: JPEG",
     "image_jpeg2000": "Image: JPEG 2000",
