@@ -29,7 +29,8 @@ COLOURS = {"original": "#999999", "control": "#000000", "hyperprior": "#D55E00",
            "image_webp": "#56B4E9", "image_avif": "#8A5A9E", "image_jxl": "#B5B100"}  # fmt: skip
 MARKERS = {"hyperprior": "s", "ours": "o", "idfc_tiling": "^", "idfc_concatenation": "<",
            "idfc_descending": ">", "idfc_vvc": "h", "image_hevc": "D",
-           "image_jpeg": "v", "image_jpeg2000": "P", "image_webp": "X", "image_avif": "d", "image_jxl": "p"}  # fmt: skip
+           "image_jpeg": "v", "image_jpeg2000": "P", "image_webp": "X",
+           "image_avif": "d", "image_jxl": "p"}  # fmt: skip
 """Methods that send bytes, in the order drawn."""
 LINES = ("-", "--", ":", "-.")
 AXES = {"accuracy": "Accuracy (%)", "miou": "mIoU (%)", "l1": "L1 distance"}
