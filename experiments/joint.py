@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -89,6 +89,7 @@ class Model(NamedTuple):
       sent: The tasks whose features it codes.
       at: Those whose features come back.
       refined: Whether and how symbols are refined.
+      weights: Of the tasks in `at`, where a model serves any.
     """
 
     codec: FeatureCodec
@@ -99,6 +100,7 @@ class Model(NamedTuple):
     sent: dict[str, TaskData]
     at: dict[str, TaskData]
     refined: measure.Refinement | None = None
+    weights: tuple[float, ...] | None = None
 
     def measured(self, level: int, split: str) -> dict[str, Measurement]:
         """Of each task at a rate level, from disk if they are there; all have the same bytes."""
@@ -108,7 +110,14 @@ class Model(NamedTuple):
             features = {name: each.splits[split].feature for name, each in self.sent.items()}
             pixels = math.prod(next(iter(self.sent.values())).splits[split].image_shape)
             return measure.reconstruction(
-                self.codec, self.params, self.frozen, features, pixels, level, self.refined
+                self.codec,
+                self.params,
+                self.frozen,
+                features,
+                pixels,
+                level,
+                self.refined,
+                priority=None if self.weights is None else np.log(self.weights),
             )
 
         def of(name: str) -> Measurement:
@@ -118,6 +127,8 @@ class Model(NamedTuple):
             return cost._replace(statistics=statistics)
 
         place = self.directory / (f"refined_{self.refined.rounds}" if self.refined else ".")
+        if self.weights is not None:
+            place /= "weights_" + "_".join(f"{weight:.4g}" for weight in self.weights)
         return {
             name: kept(place / f"{split}_{level}_{name}.npz", functools.partial(of, name))
             for name in self.at
@@ -139,6 +150,7 @@ def train(
     config: Config,
     folder: Path,
     at_once: bool = False,
+    weights: Mapping[str, float] | Literal["any"] | None = None,
 ) -> dict[int, Model]:
     """A model per seed that serves the tasks in `at`, trained now unless `folder` has it.
 
@@ -148,6 +160,7 @@ def train(
       config: How to train.
       folder: Of checkpoints and measurements.
       at_once: Train all seeds in one program, by `vmap`.
+      weights: Of the tasks in `at`, None for equal ones; ``"any"`` for a model that takes them.
 
     Raises:
       UsageError: The tasks' training images are not the same number, or do not fit in memory;
@@ -165,12 +178,15 @@ def train(
         config.channels * len(sent),
         config.stride,
         outputs={name: shapes[name] for name in at},
+        prioritised=weights == "any",
     )
     train_, val = _together(every, at)
     goals = {
         name: on_common_scale(each.goal(TARGET), val.feature[name], val.label[name])
         for name, each in at.items()
     }
+    if isinstance(weights, Mapping):
+        goals = {n: g._replace(weight=weights[n] * g.weight) for n, g in goals.items()}
     pixels = math.prod(first.splits["val"].image_shape)
     sample = {name: each.sample for name, each in every.items()}
     problem = codec_training.problem(codec, goals, pixels, sample)

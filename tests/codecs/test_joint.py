@@ -178,3 +178,24 @@ def test_features_that_do_not_go_together_are_refused(coded, change, message):
     less = {name: x for name, x in features.items() if name != "depth"}
     with pytest.raises(VcmError, match="features lack depth"):
         codec.encode(params, frozen, less, LAM)
+
+
+def test_the_encoder_alone_knows_what_matters_more():
+    codec = dataclasses.replace(CODEC, prioritised=True)
+    features = features_of()
+    params = codec.init(jax.random.key(0), features)
+    frozen = codec.tables(params)
+    equal = codec.encode(params, frozen, features, LAM)
+    assert codec.encode(params, frozen, features, LAM, np.zeros((3, 4))) == equal
+    priority = np.zeros((3, 4))
+    priority[1] = (2.0, -1.0, 0.0, 0.0)
+    other = codec.encode(params, frozen, features, LAM, priority)
+    assert (other[0], other[2]) == (equal[0], equal[2]) and other[1] != equal[1]
+    symbols = codec.quantise(params, features, codec.level_of(np.full(3, LAM)), priority)
+    back = codec.decode(params, frozen, other, LAM)  # which is told of no priority
+    for name in SHAPES:
+        np.testing.assert_allclose(back[name], symbols.output.feature[name], atol=1e-4)
+    with pytest.raises(VcmError, match=r"priority has shape \(3, 2\); expected \(3, 4\)"):
+        codec.encode(params, frozen, features, LAM, np.zeros((3, 2)))
+    with pytest.raises(VcmError, match="trained without"):
+        CODEC.encode(params, frozen, features, LAM, priority)

@@ -99,6 +99,32 @@ def test_several_tasks_add_up_each_with_its_weight():
     assert float(recorded[2]) == pytest.approx(0.5 * far["a"] + 2 * far["b"], rel=1e-4)
 
 
+def test_a_codec_for_any_priority_sees_weights_of_mean_one_up_to_their_greatest_ratio():
+    keys = jax.random.split(jax.random.key(0), 500)
+    weights = np.asarray(codec_training._weights(keys, 3))
+    np.testing.assert_allclose(weights.mean(1), 1, rtol=1e-5)
+    ratio = np.log(weights.max(1) / weights.min(1))
+    assert ratio.max() <= 2 * codec_training.PRIORITY and ratio.max() > codec_training.PRIORITY
+    shapes = {"a": (4, 4, 2), "b": (4, 4, 2)}
+    codec = FeatureCodec(shapes, latent_channels=4, stride=2, hidden=8, side=3, prioritised=True)
+    goals = {name: Goal(TASK, head, "network") for name in shapes}
+    part = jax.tree.map(lambda leaf: leaf[:3], split())
+    data = Features(dict.fromkeys(shapes, part.feature), dict.fromkeys(shapes, part.label))
+    together = codec_training.problem(codec, goals, PIXELS, data.feature)
+    params = jax.jit(together.init)(jax.random.key(0))
+    run, keys = loop.Runs(np.int32(0), jnp.full(2, 0.25)), keys[:3]
+    _, recorded = jax.jit(together.loss)(params, keys, run, data, 1.0)
+    weights = codec_training._weights(keys, 2)
+    noise_keys = jnp.stack([jax.random.split(key)[1] for key in keys])
+    lam = jnp.full(3, 0.25)
+    output = jax.jit(codec.apply)(params, noise_keys, data.feature, lam, jnp.log(weights))
+    far = [
+        losses.to_network(TASK, head(output.feature[name]), head(part.feature)) for name in shapes
+    ]
+    expected = (weights * jnp.stack(far, 1)).sum(1).mean()
+    assert float(recorded[2]) == pytest.approx(float(expected), rel=1e-4)
+
+
 @pytest.mark.parametrize("target", ["network", "labels"])
 def test_on_the_common_scale_sending_nothing_costs_the_weight(target):
     data = split()

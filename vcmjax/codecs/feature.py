@@ -89,6 +89,7 @@ class FeatureCodec:
       side: Length of v, or channels of the spatial hyper-latent.
       outputs: Shapes by task of the features that come back; empty for those of `shape`. Others
         among them are restored from what is sent for `shape`.
+      prioritised: Whether one model serves any priorities among its tasks: see `encode`.
     """
 
     shape: Shape | Shapes | Mapping[str, Shape]
@@ -99,6 +100,7 @@ class FeatureCodec:
     hidden: int = 64
     side: int = 16
     outputs: Shapes | Mapping[str, Shape] = ()
+    prioritised: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array exists."""
@@ -122,6 +124,7 @@ class FeatureCodec:
             self.latent_channels,
             self.stride,
             self.hidden,
+            self.prioritised,
         )
 
     @property
@@ -177,7 +180,14 @@ class FeatureCodec:
 
     # Training and estimates
 
-    def apply(self, params: dict, key: jax.Array, features: Features, lam: jax.Array) -> Output:
+    def apply(
+        self,
+        params: dict,
+        key: jax.Array,
+        features: Features,
+        lam: jax.Array,
+        priority: jax.Array | None = None,
+    ) -> Output:
         """The differentiable model: noise for the rate, straight-through for the reconstruction.
 
         Args:
@@ -186,10 +196,11 @@ class FeatureCodec:
             depend on the rest of the batch.
           features: (B, *shape); H and W may differ from `shape`.
           lam: λ, a scalar or (B,), within `lams`.
+          priority: (B, tasks that come back) of a codec that is `prioritised`, see `encode`.
         """
         size, count = self.transfer.size_of(features), transfer.count(features)
         level = self._position(jnp.broadcast_to(lam, (count,)))
-        latent = self.transfer.analyse(params, features, level)
+        latent = self.transfer.analyse(params, features, level, priority)
         if not self.prior:
             none = jnp.zeros(count)
             return Output(self.transfer.synthesise(params, latent, level, size), none, none)
@@ -207,16 +218,23 @@ class FeatureCodec:
         return Output(feature, _per_image(latent_bits), _per_image(side_bits))
 
     @functools.partial(jax.jit, static_argnums=0)
-    def quantise(self, params: dict, features: Features, level: jax.Array) -> Symbols:
+    def quantise(
+        self,
+        params: dict,
+        features: Features,
+        level: jax.Array,
+        priority: jax.Array | None = None,
+    ) -> Symbols:
         """The evaluation-mode model: integers, their estimated bits, and the reconstruction.
 
         Args:
           params: From `init`, of a codec that has a prior.
           features: (B, *shape).
           level: int (B,), rate levels.
+          priority: (B, tasks that come back) of a codec that is `prioritised`, see `encode`.
         """
         position = self._from_level(level)
-        latent = self.transfer.analyse(params, features, position)
+        latent = self.transfer.analyse(params, features, position, priority)
         side = jnp.round(self._call(params, "analyse", latent, position))
         mean, _ = self._predict(params, side, position, latent.shape[1:-1])
         q = jnp.round(latent - mean)
@@ -291,7 +309,12 @@ class FeatureCodec:
         )
 
     def encode(
-        self, params: dict, frozen: Tables, features: Features, lam: float | np.ndarray
+        self,
+        params: dict,
+        frozen: Tables,
+        features: Features,
+        lam: float | np.ndarray,
+        priority: np.ndarray | None = None,
     ) -> list[bytes]:
         """One byte string per image.
 
@@ -300,10 +323,14 @@ class FeatureCodec:
           frozen: From `tables(params)`.
           features: (N, *shape), finite.
           lam: λ, a scalar or (N,), within `lams`; the decoder must be told it.
+          priority: (N, tasks that come back) of a codec that is `prioritised`: the logarithm of
+            each task's weight, 0 where it matters as much as others. The decoder need not know.
 
         Raises:
-          VcmError: Features of another shape or not finite; λ out of range.
+          VcmError: Features of another shape or not finite; λ out of range; priorities of another
+            shape, or of a codec that takes none.
         """
+        priority = self._priority(priority, transfer.count(features))
         size, count = self.transfer.size_of(features), transfer.count(features)
         leaves, form = jax.tree.flatten(features)
         if len({len(leaf) for leaf in leaves}) > 1:
@@ -314,8 +341,9 @@ class FeatureCodec:
                 bad = int(np.flatnonzero(~np.isfinite(leaf).reshape(count, -1).all(1))[0])
                 raise VcmError(f"features[{bad}] holds NaN or infinity; expected finite values")
         streams: list[bytes] = []
-        for level, *chunk in _chunks(_images_at_once(size), self._levels(lam, count), *leaves):
-            symbols = self.quantise(params, jax.tree.unflatten(form, chunk), level)
+        levels = self._levels(lam, count)
+        for level, own, *chunk in _chunks(_images_at_once(size), levels, priority, *leaves):
+            symbols = self.quantise(params, jax.tree.unflatten(form, chunk), level, own)
             streams += self.write(frozen, symbols.side, symbols.latent, level)
         return streams[:count]
 
@@ -454,6 +482,15 @@ class FeatureCodec:
         position = self._from_level(level)
         mean, _ = self._predict(params, side.astype(jnp.float32), position, q.shape[1:-1])
         return self.transfer.synthesise(params, q + mean, position, size, only)
+
+    def _priority(self, priority: np.ndarray | None, count: int) -> np.ndarray:
+        shape = (count, len(self.transfer.received))
+        if priority is None:
+            return np.zeros(shape, np.float32)
+        if not self.prioritised or np.shape(priority) != shape:
+            expected = shape if self.prioritised else "none: this codec was trained without"
+            raise VcmError(f"priority has shape {np.shape(priority)}; expected {expected}")
+        return np.asarray(priority, np.float32)
 
     def _levels(self, lam: float | np.ndarray, count: int) -> np.ndarray:
         return np.broadcast_to(self.level_of(lam), (count,)).astype(np.int32)

@@ -93,6 +93,7 @@ def reconstruction(
     level: int,
     refined: Refinement | None = None,
     coder: ModuleType = range_coder,
+    priority: np.ndarray | None = None,
 ) -> tuple[Features, Measurement]:
     """What the decoder gets, and what it cost; scores are left empty.
 
@@ -107,6 +108,8 @@ def reconstruction(
       level: Rate level.
       refined: Whether and how symbols are refined.
       coder: What writes and reads the bytes.
+      priority: (tasks that come back,) for every image, of a codec that takes priorities; symbols
+        are not refined then.
 
     Raises:
       AssertionError: A decoded feature differs from the evaluation-mode reconstruction: a defect
@@ -121,7 +124,8 @@ def reconstruction(
         return _concatenated(parts), Measurement(none.astype(int), none, none, none, {})
     levels = np.full(count, level, np.int32)
     if refined is None:
-        symbols = _quantised(codec, params, feature, levels)
+        every = None if priority is None else np.tile(priority, (count, 1)).astype(np.float32)
+        symbols = _quantised(codec, params, feature, levels, every)
     else:
         symbols = refine.refine(
             codec, params, feature, levels, refined.target, pixels, refined.rounds
@@ -199,9 +203,9 @@ def _share(streams: list[bytes]) -> np.ndarray:
     return np.full(len(streams), around / len(streams))
 
 
-def _quantised(codec, params, feature, levels) -> Symbols:
+def _quantised(codec, params, feature, levels, priority) -> Symbols:
     parts = [
-        codec.quantise(params, *_rows((feature, levels), start))
+        codec.quantise(params, *_rows((feature, levels, priority), start))
         for start in range(0, len(levels), _BATCH)
     ]
     return _concatenated(parts)

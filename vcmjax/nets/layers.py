@@ -22,12 +22,15 @@ class ResidualBlock(nn.Module):
 
 
 class Film(nn.Module):
-    """x·exp(gain(t)) + shift(t): features modulated by the rate level t (Perez et al. 2018)."""
+    """x·exp(gain(t)) + shift(t): features modulated by the rate level t (Perez et al. 2018).
+
+    Where priorities of tasks matter too, t is a vector.
+    """
 
     @nn.compact
     def __call__(self, x: jax.Array, level: jax.Array) -> jax.Array:
-        """Modulate `x` (B, ..., C) by `level` (B,), each in [-1, 1]."""
-        hidden = nn.tanh(nn.Dense(16)(level[:, None]))
+        """Modulate `x` (B, ..., C) by `level` (B,) or (B, k), each about [-1, 1]."""
+        hidden = nn.tanh(nn.Dense(16)(level.reshape(len(level), -1)))
         # Small, not zero: every parameter has a gradient from the first step.
         out = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.normal(0.05))(hidden)
         out = out.reshape(out.shape[0], *(1,) * (x.ndim - 2), -1)

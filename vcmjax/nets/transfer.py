@@ -50,6 +50,7 @@ class Transfer:
       stride: Positions of the feature per position of the latent along a side, a power of two; of
         the first feature that has positions. Other features are strided to the same latent.
       hidden: Channels of the hidden layers of every branch.
+      prioritised: Whether Φ is told how much each task matters. Ψ is not, and need not be.
     """
 
     shape: Shape | Shapes
@@ -57,6 +58,7 @@ class Transfer:
     latent_channels: int
     stride: int
     hidden: int
+    prioritised: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array exists."""
@@ -142,12 +144,13 @@ class Transfer:
     def init(self, analysis: jax.Array, synthesis: jax.Array) -> dict[str, Any]:
         """Parameters ``{"analysis", "synthesis"}`` of the keys; by task where there are several."""
         level = jnp.zeros((1,))
+        told = self._told(level, None)
         sent = {}
         for (name, shape), key in zip(
             self.sent.items(), self._keys(analysis, self.sent), strict=True
         ):
             sample = self._pad(name, shape, jnp.zeros((1, *shape)))
-            sent[name] = self._analysis(name, shape).init(key, sample, level)
+            sent[name] = self._analysis(name, shape).init(key, sample, told)
         latent = jnp.zeros((1, *self.latent_size(), self.latent_channels))
         back = {}
         for (name, shape), key in zip(
@@ -174,21 +177,29 @@ class Transfer:
 
     # Both maps
 
-    def analyse(self, params: dict, features: Features, position: jax.Array) -> jax.Array:
+    def analyse(
+        self,
+        params: dict,
+        features: Features,
+        position: jax.Array,
+        priority: jax.Array | None = None,
+    ) -> jax.Array:
         """Φ: features to the latent (B, h, w, latent_channels), or (B, latent_channels).
 
         Args:
           params: With ``analysis`` and ``statistics``.
           features: As `shape` has it.
           position: (B,) rate level in [-1, 1].
+          priority: (B, tasks that come back), the logarithm of each one's weight; None for zeros.
         """
+        told = self._told(position, priority)
         size = self.latent_size(self.size_of(features))
         latents = []
         for name, shape in self.sent.items():
             of = functools.partial(self._part, name)
             fixed = jax.lax.stop_gradient(of(params["statistics"]))
             x = self._pad(name, shape, (of(features) - fixed["mean"]) / fixed["scale"])
-            latent: Any = self._analysis(name, shape).apply(of(params["analysis"]), x, position)
+            latent: Any = self._analysis(name, shape).apply(of(params["analysis"]), x, told)
             if self.spatial and len(shape) == 1:
                 latent = latent.reshape(len(latent), *self.latent_size(), -1)
                 latent = _resized(latent, size)
@@ -255,6 +266,14 @@ class Transfer:
     def _keys(self, key: jax.Array, shapes: dict) -> list[jax.Array] | jax.Array:
         """One for each of several tasks; a single feature takes the key as it is."""
         return jax.random.split(key, len(shapes)) if self.joint else [key]
+
+    def _told(self, position: jax.Array, priority: jax.Array | None) -> jax.Array:
+        """What Φ is conditioned on: (B,), or (B, 1 + tasks that come back)."""
+        if not self.prioritised:
+            return position
+        if priority is None:
+            priority = jnp.zeros((len(position), len(self.received)))
+        return jnp.concatenate([position[:, None], priority], axis=1)
 
     def _stride(self, name: str, shape: Shape) -> int:
         """Positions of a feature per position of the latent."""

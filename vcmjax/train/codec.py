@@ -16,6 +16,9 @@ from vcmjax.train.loop import Problem, Runs
 
 VALIDATION_LEVELS = (32, 96, 160, 224)
 """Rate levels of a conditioned model at which validation takes the R-D cost."""
+PRIORITY = math.log(8)
+"""A codec that takes priorities is trained for weights of up to this ratio each way, in logarithms:
+a task may matter up to 64 times as much as another."""
 _REFERENCES = 1 << 30
 """Bytes of a head's outputs up to which they are kept beside the features."""
 _BATCH = 16
@@ -131,6 +134,12 @@ def _drawn(keys: jax.Array, run: Runs) -> tuple[jax.Array, jax.Array]:
     return run.lams[0] * (run.lams[1] / run.lams[0]) ** span, noise_keys
 
 
+def _weights(keys: jax.Array, tasks: int) -> jax.Array:
+    """Weights (B, tasks) of the tasks of each image, of mean one, for a codec that takes any."""
+    own = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (tasks,)))(keys)
+    return tasks * jax.nn.softmax((2 * own - 1) * PRIORITY, axis=1)
+
+
 def _arrays(batch: Features) -> Features:
     return jax.tree.map(jnp.asarray, batch._replace(feature=_float(batch.feature)))
 
@@ -150,20 +159,23 @@ def problem(
 ) -> Problem:
     """Training `codec` through frozen heads: L = bpp + λ·Σ distortion (CVR eq. 12).
 
+    One that takes priorities sees others for each image, and is validated where all are equal.
+
     Args:
       codec: What to train.
       goal: What for; by task where the codec has several.
       pixels: Image pixels, height × width, by which bits are divided.
       sample: (N, h, w, C) features for the codec's normalisation; by task where it has several.
     """
-    goals = [goal] if isinstance(goal, Goal) else goal.values()
+    goals = [goal] if isinstance(goal, Goal) else list(goal.values())
     kind = "class" if all(each.task.kind == "class" for each in goals) else "pixels"
 
-    def distortion(received: Any, sent: Features) -> jax.Array:
+    def distortion(received: Any, sent: Features, weights: jax.Array | None = None) -> jax.Array:
         if isinstance(goal, Goal):
             return goal.distortion(received, *sent)
         far = [g.distortion(received[name], *_of(name, sent)) for name, g in goal.items()]
-        return jnp.stack(far).sum(0)
+        each = jnp.stack(far, axis=1)
+        return (each if weights is None else weights * each).sum(1)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
         if not codec.prior:
@@ -174,8 +186,10 @@ def problem(
     def loss(params, keys, run: Runs, batch: Features, progress):
         sent = _arrays(batch)
         lam, noise_keys = _drawn(keys, run)
-        output = codec.apply(params, noise_keys, sent.feature, lam)
-        far = distortion(output.feature, sent)
+        weights = _weights(keys, len(goals)) if codec.prioritised else None
+        priority = None if weights is None else jnp.log(weights)
+        output = codec.apply(params, noise_keys, sent.feature, lam, priority)
+        far = distortion(output.feature, sent, weights)
         weight, annealed = anneal(kind, progress, lam, run.lams[1])
         total = lagrangian(weight * output.bits, annealed, far).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
