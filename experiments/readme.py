@@ -9,7 +9,8 @@ Expect: experiments/results/NAME.png for each plateau_*.json there, and an examp
         ``<!-- packings: NAME -->`` VCM's Tables I and II, ``<!-- splits: NAME -->`` MTC's example,
         ``<!-- aggregation: NAME -->``, ``<!-- human_vision: NAME -->``,
         ``<!-- transferability: NAME -->`` and ``<!-- unseen: NAME -->`` Tables 4 to 7 of CVR, ours
-        and the paper's, and ``<!-- refinement: NAME -->`` what refinement saves, from NAME.json
+        and the paper's, ``<!-- refinement: NAME -->`` what refinement saves, and
+        ``<!-- variable_rate: NAME -->`` one model for any priority, from NAME.json
 """
 
 import re
@@ -28,6 +29,7 @@ from experiments import (
     refinement,
     transferability,
     unseen,
+    variable_rate,
 )
 from vcmjax.evaluate import plots, tables
 
@@ -46,6 +48,7 @@ _TABLES = {
     "transferability": lambda results: f"{transferability.table(results)}\n{paper.TABLE_6}",
     "unseen": lambda results: f"{unseen.table(results)}\n{paper.TABLE_7}",
     "refinement": refinement.table,
+    "variable_rate": variable_rate.table,
 }
 _DRAWN = (
     feature_coding,
@@ -55,6 +58,7 @@ _DRAWN = (
     transferability,
     unseen,
     refinement,
+    variable_rate,
 )
 """Experiments of which each results file gives one figure."""
 _BLOCK = re.compile(
