@@ -167,7 +167,11 @@ class FrozenCodec:
         return bytes.fromhex(self._digest())[:4]
 
     def _digest(self) -> str:
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.codec)).encode())
+        # What came later counts only where it is used: codecs saved before keep their name.
+        later = ("outputs", "prioritised")
+        form = dataclasses.asdict(self.codec)
+        form = {name: value for name, value in form.items() if value or name not in later}
+        digest = hashlib.sha256(json.dumps(form).encode())
         for name, array in sorted(table_arrays(self.tables).items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
         decoder = {name: part for name, part in self.params.items() if name != "analysis"}
