@@ -103,12 +103,12 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
             name = "with pixels" if plus else "alone"
             status = joint.status(trained, found[group, plus])
             columns.append(
-                {"tasks": list(group), "name": name, **status, **_means(measured, tasks)}
+                {"tasks": list(group), "name": name, **status, **_means(measured, tasks, originals)}
             )
         for qp in config.qps:
             one = _image(tasks, images, qp, out / "models" / f"image, QP {qp}")
             name = f"image: HEVC, QP {qp}"
-            columns.append({"tasks": list(group), "name": name, **_means([one], tasks)})
+            columns.append({"tasks": list(group), "name": name, **_means([one], tasks, originals)})
     results = harness.results(
         config,
         config.seeds,
@@ -177,7 +177,9 @@ def _image(at: dict[str, TaskData], images, qp: int, folder: Path) -> dict[str, 
     return measured | {"quality": kept(folder / "test_quality.npz", quality)}
 
 
-def _means(seeds: list[dict[str, Measurement]], at: dict[str, TaskData]) -> dict[str, Any]:
+def _means(
+    seeds: list[dict[str, Measurement]], at: dict[str, TaskData], originals: dict[str, float]
+) -> dict[str, Any]:
     """Bytes, scores and qualities, means over images and seeds, with 95 % bootstrap intervals."""
     test = next(iter(at.values())).splits["test"]
     count = math.prod(test.image_shape)
@@ -191,6 +193,7 @@ def _means(seeds: list[dict[str, Measurement]], at: dict[str, TaskData]) -> dict
             return {
                 "bytes": bits / 8,
                 "bpp": bits / count,
+                "kept": scored.kept([tasks], at, originals, weights),
                 **{f"score/{name}": score for name, score in scores.items()},
                 **{name: weights @ each / weights.sum(1) for name, each in quality.items()},
             }
@@ -232,7 +235,7 @@ def table(results: dict[str, Any]) -> str:
         ]
         lines.append(["Plateau reached", "–", *stars])
         parts.append(tables.piped(lines))
-    note = scored.at_the_plateau(results).replace("; *: not reached, so at the best score", "")
+    note = scored.at_the_plateau(results, starred=False)
     note += " The plateau is that of the tasks; the image is not tuned towards it."
     return "\n\n".join([*parts, note]) + "\n"
 
@@ -247,8 +250,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         for column in results["columns"]:
             if tuple(column["tasks"]) != group:
                 continue
-            shares = [_share(results, name, column[f"score/{name}"]) for name in group]
-            above.plot(column["bytes"], 100 * np.mean(shares), "o", label=column["name"])
+            above.plot(column["bytes"], 100 * column["kept"], "o", label=column["name"])
             shown = column.get("psnr", math.nan)
             below.plot(column["bytes"], shown, "o", label=column["name"])
         above.axhline(100, color="grey", ls=":")
@@ -261,11 +263,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels[0, 0].set_ylabel("scores kept, mean, % of Original")
     panels[1, 0].set_ylabel("PSNR, dB")
     figure.savefig(path)
-
-
-def _share(results: dict[str, Any], name: str, score: float) -> float:
-    ratio = score / results["original"][name]
-    return ratio if results["tasks"][name]["higher_is_better"] else 2 - ratio
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -112,11 +112,12 @@ def cell(results: dict[str, Any], task: str, value: float, ci: list[float] | Non
     return tables.cell(value, ci, tables.SCALES.get(metric, 1), 4 if metric == "l1" else 1)
 
 
-def at_the_plateau(results: dict[str, Any]) -> str:
-    """What numbers of a table are, where each is taken at its plateau."""
+def at_the_plateau(results: dict[str, Any], starred: bool = True) -> str:
+    """What numbers of a table are, where each is taken at its plateau; `starred` where missed."""
     seeds = len(results["seeds"])
+    star = "; *: not reached, so at the best score" if starred else ""
     return (
         f"Test images, at the fewest bits within {100 * results['config']['tolerance']:g} % of "
-        "Original on validation images; *: not reached, so at the best score. "
+        f"Original on validation images{star}. "
         f"{tables.trainings(seeds)}. {tables.brackets(seeds)}"
     )
