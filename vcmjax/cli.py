@@ -157,12 +157,12 @@ def decode(
     known = codec.codec.transfer.received if joint else codec.networks
     if unknown := [name for name in only if name not in known]:
         raise UsageError(f"--task {unknown[0]}: this model finishes {', '.join(known)}.")
+    source: container.Reader | salvage.Salvage
+    source = (salvage.Salvage if damaged else container.Reader)(path, codec.fingerprint)
     results = {
         name: _Results(codec.networks[name].task, out / name if joint else out, side)
         for name in only or known
     }
-    source: container.Reader | salvage.Salvage
-    source = (salvage.Salvage if damaged else container.Reader)(path, codec.fingerprint)
     done = 0
     with steps("decoding", source.info.images) as progress:
         for numbered in _batches(source):

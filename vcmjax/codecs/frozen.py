@@ -54,18 +54,25 @@ class FrozenCodec:
     lam: float
     network: TaskNetwork | Mapping[str, TaskNetwork] | None = None
 
-    def compress(self, features: Features, lam: float | np.ndarray | None = None) -> list[bytes]:
+    def compress(
+        self,
+        features: Features,
+        lam: float | np.ndarray | None = None,
+        priority: np.ndarray | None = None,
+    ) -> list[bytes]:
         """One byte string per feature.
 
         Args:
           features: (N, *codec.shape), finite; H and W may differ. Of several tasks a dict.
           lam: λ, a scalar or (N,), within ``codec.lams``; None for this codec's own. The decoder
             must be told it.
+          priority: (N, tasks that come back), of a codec that takes it: see `FeatureCodec.encode`.
 
         Raises:
-          VcmError: Features of another shape or not finite; λ out of range.
+          VcmError: Features of another shape or not finite; λ out of range; a priority of another
+            shape, or one that this codec does not take.
         """
-        return self.codec.encode(self.params, self.tables, features, self._lam(lam))
+        return self.codec.encode(self.params, self.tables, features, self._lam(lam), priority)
 
     def decompress(
         self,
