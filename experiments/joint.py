@@ -181,12 +181,7 @@ def train(
         prioritised=weights == "any",
     )
     train_, val = _together(every, at)
-    goals = {
-        name: on_common_scale(each.goal(TARGET), val.feature[name], val.label[name])
-        for name, each in at.items()
-    }
-    if isinstance(weights, Mapping):
-        goals = {n: g._replace(weight=weights[n] * g.weight) for n, g in goals.items()}
+    goals = goals_of(at, weights if isinstance(weights, Mapping) else {})
     pixels = math.prod(first.splits["val"].image_shape)
     sample = {name: each.sample for name, each in every.items()}
     problem = codec_training.problem(codec, goals, pixels, sample)
@@ -211,6 +206,16 @@ def train(
                 refinement(goals, config.refine),
             )
     return models
+
+
+def goals_of(at: dict[str, TaskData], weights: Mapping[str, float]) -> dict[str, Goal]:
+    """What a codec for the tasks in `at` is trained for, all on one scale; weights 1 by default."""
+    goals = {}
+    for name, each in at.items():
+        val = _validation(each)
+        goal = each.goal(TARGET)._replace(weight=weights.get(name, 1.0))
+        goals[name] = on_common_scale(goal, val.feature, val.label)
+    return goals
 
 
 def refinement(goals: Mapping[str, Goal], rounds: int) -> measure.Refinement | None:
@@ -399,12 +404,16 @@ def _together(every: dict[str, TaskData], at: dict[str, TaskData]) -> tuple[Feat
             raise UsageError(f"{name}: too many labels for memory; expected --target network.")
         goal = each.goal(TARGET)
         train_[name] = with_reference(each.train, goal) if name in at else each.train
-        stride = each.network.network.output_stride
-        val[name] = task_data.validation(each.splits["val"], stride, TARGET)
+        val[name] = _validation(each)
     counts = {name: len(part.feature) for name, part in train_.items()}
     if len(set(counts.values())) > 1:
         raise UsageError(f"training images by task: {counts}; expected the same ones for all.")
     return _joined(train_), _joined(val)
+
+
+def _validation(each: TaskData) -> Features:
+    stride = each.network.network.output_stride
+    return task_data.validation(each.splits["val"], stride, TARGET)
 
 
 def _joined(parts: dict[str, Features]) -> Features:

@@ -92,7 +92,7 @@ def _saved(
     """By rounds: the curve of each seed, and the difference of bits from that of no rounds."""
     test = next(iter(at.values())).splits["test"]
     pixels, images = math.prod(test.image_shape), len(test.feature)
-    goals = {name: each.goal(joint.TARGET) for name, each in at.items()}
+    goals = joint.goals_of(at, {})
     curves: dict[tuple[int, int], list] = {}
     for rounds in (0, *config.rounds):
         refined = joint.refinement(goals, rounds)

@@ -41,6 +41,20 @@ def test_a_frames_bytes_are_its_own_and_parameter_sets_are_counted_beside_them()
     assert vvc.stream_bytes(slices, FORM) == around + sum(4 + len(unit) for unit in slices)
 
 
+def test_filters_adapted_to_a_frame_travel_with_it():
+    rng = np.random.default_rng(3)
+    smooth = np.kron(rng.normal(size=(16, 16)), np.ones((8, 8))) * 40 + 128
+    frame = np.clip(smooth + rng.normal(size=smooth.shape) * 12, 0, 255).astype(np.uint8)
+    form = Format(128, 128)
+    kinds = set()
+    for qp in range(20, 44, 4):
+        slices = vvc.encode([frame], form, qp)
+        kinds |= {vvc._kind(unit) for unit in slices[0].split(b"\0\0\1")}
+        (back,) = vvc.decode(slices, form)
+        assert np.abs(back.astype(int) - frame).mean() < 2 + qp / 2
+    assert kinds >= {8, 17}  # a slice, and an adaptation parameter set
+
+
 def test_a_feature_comes_back_nearer_the_more_is_sent():
     feature = np.random.default_rng(0).normal(size=(2, 16, 16, 8)).astype(np.float32)
     codec = Idfc((16, 16, 8), codec="vvc")

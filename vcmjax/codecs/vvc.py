@@ -1,10 +1,10 @@
 """VVC by vvenc, grey frames by themselves: HEVC's successor, for the same baselines as `hevc`.
 
 The encoder is the FFmpeg of the package imageio-ffmpeg, which holds vvenc, and the decoder PyAV's;
-both come with the extra ``[vvc]``. As in `hevc`, `encode` returns slice data alone, a NAL unit per
-frame without start code: parameter sets depend on size alone, and a decoder that knows it rebuilds
-them. vvenc's interface in FFmpeg takes 4:2:0 of ten bits only: samples are shifted up by two bits,
-and chroma is constant.
+both come with the extra ``[vvc]``. As in `hevc`, `encode` returns what a frame needs alone, its NAL
+units without the first start code: parameter sets depend on size alone, and a decoder that knows it
+rebuilds them. vvenc's interface in FFmpeg takes 4:2:0 of ten bits only: samples are shifted up by
+two bits, and chroma is constant.
 """
 
 import functools
@@ -22,7 +22,7 @@ from vcmjax.errors import CorruptStream, UsageError
 
 QPS = range(64)
 LOWEST_SIDE = 16
-_START = b"\0\0\0\1"
+_START, _BETWEEN = b"\0\0\0\1", b"\0\0\1"
 _FIRST_PARAMETER_SET, _LAST_PARAMETER_SET = 14, 16  # NAL unit types: VPS, SPS, PPS
 _DELIMITER = 20
 _EXTRA = "pip install 'vcmjax[codecs,vvc]'"
@@ -30,7 +30,7 @@ _JOBS = 2
 
 
 def encode(frames: Sequence[np.ndarray], form: Format, qp: int) -> list[bytes]:
-    """Slice data of each frame, a NAL unit without start code; each is coded by itself.
+    """The NAL units of each frame, without the first start code; each is coded by itself.
 
     Args:
       frames: Arrays of ``form.shape``, uint8.
@@ -54,10 +54,10 @@ def encode(frames: Sequence[np.ndarray], form: Format, qp: int) -> list[bytes]:
     for stream in streams:
         units = [unit for unit in _units(stream) if _kind(unit) != _DELIMITER]
         sets = tuple(unit for unit in units if _is_parameter_set(unit))
-        (own,) = (unit for unit in units if not _is_parameter_set(unit))
         if sets != parameter_sets(form):
             raise AssertionError("vvenc's parameter sets vary with content: a decoder cannot know")
-        slices.append(own)
+        # Filters adapted to a frame come in units of their own before its slice.
+        slices.append(_BETWEEN.join(unit for unit in units if not _is_parameter_set(unit)))
     return slices
 
 
@@ -132,7 +132,7 @@ def _check(form: Format) -> None:
 
 def _units(stream: bytes) -> list[bytes]:
     """NAL units of an Annex B stream; none ends in a zero byte."""
-    return [unit.rstrip(b"\0") for unit in stream.split(b"\0\0\1")[1:]]
+    return [unit.rstrip(b"\0") for unit in stream.split(_BETWEEN)[1:]]
 
 
 def _kind(unit: bytes) -> int:
