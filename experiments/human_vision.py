@@ -49,7 +49,7 @@ class Config(joint.Config):
     qps: tuple[int, ...] = (51, 47, 43)
 
 
-QUICK = joint.QUICK | {"groups": (("class_scene", "reshading"),), "qps": (43,)}
+QUICK = joint.QUICK | {"groups": (("reshading",),), "qps": (43,)}
 
 
 class WithPixels:

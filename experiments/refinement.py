@@ -44,7 +44,7 @@ class Config(joint.Config):
 
 
 QUICK = joint.QUICK | {
-    "groups": (("reshading",), ("class_scene", "normal")),
+    "groups": (("class_scene", "reshading"),),
     "methods": ("ours",),
     "rounds": (2,),
     "images": 8,

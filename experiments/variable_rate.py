@@ -40,22 +40,28 @@ class Config(joint.Config):
 
     Attributes:
       tasks: In one stream.
+      favoured: Each of these tasks is favoured in turn; empty for all.
       favour: How many times as much the favoured task matters as each of the others.
       longer: How many times as long the one model is trained as each of the others.
     """
 
     tasks: tuple[str, ...] = ("class_scene", "segment_semantic", "normal")
+    favoured: tuple[str, ...] = ()
     favour: float = 8.0
     longer: int = 2
 
 
-QUICK = joint.QUICK | {"tasks": ("class_scene", "reshading"), "longer": 1}
+QUICK = joint.QUICK | {
+    "tasks": ("class_scene", "reshading"),
+    "favoured": ("reshading",),
+    "longer": 1,
+}
 
 
 def priorities(config: Config) -> dict[str, dict[str, float]]:
     """Weights of the tasks, of mean one: all equal, and each task favoured in turn."""
     found = {EQUAL: dict.fromkeys(config.tasks, 1.0)}
-    for favoured in config.tasks:
+    for favoured in config.favoured or config.tasks:
         raw = {name: config.favour if name == favoured else 1.0 for name in config.tasks}
         total = sum(raw.values())
         found[favoured] = {name: len(raw) * weight / total for name, weight in raw.items()}
@@ -198,7 +204,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     tasks = list(results["tasks"])
     figure = new_figure(4.2 * len(tasks), 4.2)
     colours = ("#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    names = [EQUAL, *tasks]
+    names = list(dict.fromkeys(row["priority"] for row in results["rows"]))
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for name, colour in zip(names, colours, strict=False):
             for model, style in (("one", "-o"), ("separate", "--s")):
