@@ -2,7 +2,7 @@
 
 Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--refine N]
                                           [--data rooms|DIR] [--networks DIR] [--out DIR]
-Cost:   eleven codecs of 1600 steps per seed; not measured yet
+Cost:   eleven codecs of 1600 steps per seed, about 40 minutes on two CPU cores, and 10 to measure
 Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png; of each group a codec for
         ``vcmjax encode`` in OUT/codecs, of the first seed and at its plateau
 """

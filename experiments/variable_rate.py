@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--favour", type=float, default=Config.favour, help="weight of the favoured"
     )
     given = parser.parse_args(arguments)
-    if not 1 < given.favour <= math.exp(PRIORITY):
+    if not 1 < given.favour <= round(math.exp(PRIORITY), 6):
         raise UsageError(
             f"--favour {given.favour:g}: expected above 1, and up to {math.exp(PRIORITY):g}, for "
             "which models are trained."
