@@ -14,7 +14,6 @@ import test_loop
 from vcmjax import arrays, cli
 from vcmjax.errors import UsageError
 from vcmjax.train import loop, parallel
-from vcmjax.train.codec import Features
 
 CASES = [("codebook", "arrays", [3]), ("spatial", "source", [3, 4])]
 
@@ -23,13 +22,13 @@ class Source:
     """The examples of `small.split`, one at a time."""
 
     def __init__(self):
-        self.data = Features(*map(np.asarray, small.split()))
+        self.data = jax.tree.map(np.asarray, small.split())
 
     def __len__(self):
         return len(self.data.label)
 
     def __getitem__(self, index):
-        return Features(*(leaf[index] for leaf in self.data))
+        return jax.tree.map(lambda leaf: leaf[index], self.data)
 
 
 class Stop(Exception):

@@ -166,11 +166,14 @@ def _complaint(source: Source, index: int) -> str:
 
 
 def _stack(examples: Sequence[Any]) -> Any:
-    """One dictionary or named tuple of arrays, like each of `examples`."""
+    """One dictionary or named tuple of arrays, like each of `examples`; what is None stays so."""
     kind = type(examples[0])
     named = [one if isinstance(one, dict) else one._asdict() for one in examples]
-    stacked = {}
-    for name in named[0]:
+    stacked: dict[str, Any] = {}
+    for name, first in named[0].items():
+        if first is None:
+            stacked[name] = None
+            continue
         arrays = [np.asarray(example[name]) for example in named]
         if shapes := {a.shape for a in arrays} - {arrays[0].shape}:
             raise DataError(
