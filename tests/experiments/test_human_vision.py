@@ -9,6 +9,7 @@ from experiments import harness, human_vision
 from vcmjax.nets import pixels
 
 pytest.importorskip("av", reason="needs the extra [codecs]")
+pytestmark = pytest.mark.slow
 EXPERIMENT = human_vision
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from experiments import harness, refinement
 from vcmjax.evaluate.bd_rate import delta
 
+pytestmark = pytest.mark.slow
 EXPERIMENT = refinement
 
 

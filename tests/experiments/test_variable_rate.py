@@ -7,6 +7,7 @@ from PIL import Image
 from experiments import harness, variable_rate
 from vcmjax.evaluate.bd_rate import delta
 
+pytestmark = pytest.mark.slow
 EXPERIMENT = variable_rate
 
 
