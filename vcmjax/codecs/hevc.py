@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vcmjax.errors import CorruptStream, UsageError
+from vcmjax.codecs import annex_b
+from vcmjax.errors import UsageError
 
 LOWEST_SIDE = 16
 """x265 refuses smaller frames."""
@@ -32,7 +33,6 @@ _X265 = (
     "log-level=-1:info=0:ipratio=1:pbratio=1:aq-mode=0:cutree=0:wpp=0:pools=none:frame-threads=1"
     ":scenecut=0:rc-lookahead=0:bframes=0:vui-timing-info=0"
 )
-_START = b"\0\0\0\1"
 _FIRST_PARAMETER_SET, _LAST_PARAMETER_SET = 32, 34  # NAL unit types: VPS, SPS, PPS
 
 
@@ -81,7 +81,7 @@ def encode(frames: Sequence[np.ndarray], form: Format, qp: int) -> list[bytes]:
     """
     if qp not in QPS:
         raise UsageError(f"hevc: QP {qp}; expected 0 to 51.")
-    units = _units(_elementary(frames, form, qp))
+    units = annex_b.units(_elementary(frames, form, qp))
     slices = tuple(unit for unit in units if _kind(unit) < _FIRST_PARAMETER_SET)
     sent = tuple(u for u in units if _FIRST_PARAMETER_SET <= _kind(u) <= _LAST_PARAMETER_SET)
     if set(sent) != set(parameter_sets(form)) or len(slices) != len(frames):
@@ -96,38 +96,23 @@ def decode(slices: Sequence[bytes], form: Format) -> list[np.ndarray]:
       CorruptStream: What libavcodec cannot decode to as many frames of that format.
       UsageError: No PyAV with x265.
     """
-    av = _av()
-    stream = b"".join(_START + unit for unit in (*parameter_sets(form), *slices))
-    decoder = av.CodecContext.create("hevc", "r")
-    decoder.thread_count = 1
-    try:
-        packets = [*decoder.parse(stream), *decoder.parse(b"")]
-        frames = [frame for packet in packets for frame in decoder.decode(packet)]
-        frames += decoder.decode(None)
-    except (av.FFmpegError, ValueError) as error:
-        raise CorruptStream(f"hevc: not decodable slice data ({error})") from None
-    found = [
-        frame.to_ndarray()
-        for frame in frames
-        if (frame.format.name, frame.height, frame.width) == (form.pixels, form.height, form.width)
-    ]
-    if len(found) != len(slices) or len(frames) != len(slices):
-        raise CorruptStream(f"hevc: {len(found)} frames decoded; expected {len(slices)}")
-    return found
+    stream = annex_b.joined((*parameter_sets(form), *slices))
+    size = (form.height, form.width)
+    return annex_b.decode("hevc", stream, len(slices), form.pixels, size)
 
 
 @functools.cache
 def parameter_sets(form: Format) -> tuple[bytes, ...]:
     """VPS, SPS and PPS of a format: known to both sides, or sent once per connection."""
     blank: np.ndarray = np.zeros(form.shape, form.dtype)
-    units = _units(_elementary([blank], form, 30))
+    units = annex_b.units(_elementary([blank], form, 30))
     return tuple(u for u in units if _FIRST_PARAMETER_SET <= _kind(u) <= _LAST_PARAMETER_SET)
 
 
 def stream_bytes(slices: Sequence[bytes], form: Format) -> int:
     """Length of the elementary stream that holds `slices`: parameter sets and start codes too."""
     # The first unit of an access unit, and parameter sets, have start codes of 4 bytes.
-    return sum(len(_START) + len(unit) for unit in (*parameter_sets(form), *slices))
+    return len(annex_b.joined((*parameter_sets(form), *slices)))
 
 
 def _elementary(frames: Sequence[np.ndarray], form: Format, qp: int) -> bytes:
@@ -160,20 +145,12 @@ def _elementary(frames: Sequence[np.ndarray], form: Format, qp: int) -> bytes:
     return stream + b"".join(map(bytes, encoder.encode(None)))
 
 
-def _units(stream: bytes) -> list[bytes]:
-    """NAL units of an Annex B stream; none ends in a zero byte."""
-    return [unit.rstrip(b"\0") for unit in stream.split(b"\0\0\1")[1:]]
-
-
 def _kind(unit: bytes) -> int:
     return unit[0] >> 1 & 63
 
 
 def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise UsageError("HEVC needs PyAV: pip install 'vcmjax[codecs]'") from None
+    av = annex_b.av("hevc")
     if "libx265" not in av.codecs_available:
         raise UsageError("HEVC needs a PyAV that was built with x265; PyPI's wheels are.")
     return av
