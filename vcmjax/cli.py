@@ -126,7 +126,7 @@ def encode(paths: Sequence[Path], out: Path, model: Path, lam: float | None) -> 
         for start in range(0, len(paths), _BATCH):
             batch = np.stack([_image(path, side) for path in paths[start : start + _BATCH]])
             whole = codec.features(_filled(batch))
-            features = _tree(operator.itemgetter(slice(len(batch))), whole)
+            features = _each(operator.itemgetter(slice(len(batch))), whole)
             if waiting:
                 _append(writer, waiting.result())
             waiting = coder.submit(codec.compress, features, float(codec.codec.lam_of(level)))
@@ -153,34 +153,31 @@ def decode(
       UsageError: A task that the model does not finish.
     """
     codec = _load(model)
-    side, joint = _image_side(codec), codec.codec.transfer.joint
-    known = codec.codec.transfer.received if joint else codec.networks
-    if unknown := [name for name in only if name not in known]:
+    side, of = _image_side(codec), codec.codec.transfer
+    known = {codec.networks[name].task.name: name for name in of.received}
+    if unknown := [task for task in only if task not in known]:
         raise UsageError(f"--task {unknown[0]}: this model finishes {', '.join(known)}.")
     source: container.Reader | salvage.Salvage
     source = (salvage.Salvage if damaged else container.Reader)(path, codec.fingerprint)
     results = {
-        name: _Results(codec.networks[name].task, out / name if joint else out, side)
-        for name in only or known
+        known[task]: _Results(codec.networks[known[task]].task, out / known[task], side)
+        for task in only or known
     }
     done = 0
     with steps("decoding", source.info.images) as progress:
         for numbered in _batches(source):
             lam = codec.codec.lam_of(np.array([image.level for _, image in numbered]))
             payloads = [image.payload for _, image in numbered]
-            features = codec.decompress(
-                payloads, lam, source.info.size, tuple(results) if joint else ()
-            )
-            output = codec.predict(_tree(_filled, features))
+            features = codec.decompress(payloads, lam, source.info.size, tuple(results))
+            output = of.by_name(codec.predict(_each(_filled, features)))
             for name, result in results.items():
-                found = output[name] if joint else output
-                for (k, _), one in zip(numbered, found, strict=False):  # the rest is filling
+                for (k, _), one in zip(numbered, output[name], strict=False):  # rest is filling
                     result.add(k, one)
             done += len(numbered)
             progress(done)
     for result in results.values():
         result.close()
-    print(f"{out}: {', '.join(results)} of {done} images")
+    print(f"{out}: {', '.join(result.task.name for result in results.values())} of {done} images")
     for lost in getattr(source, "lost", []):
         last = "the end" if lost.stop is None else lost.stop - 1
         log.warning("%s: lost: images %d to %s", path, lost.first, last)
@@ -295,11 +292,11 @@ def _batches(
         yield batch
 
 
-def _tree(function: Callable[[np.ndarray], np.ndarray], features: Any) -> Any:
+def _each(function: Callable[[np.ndarray], np.ndarray], features: Any) -> Any:
     """`function` of features, or of those of each of several tasks."""
-    if isinstance(features, dict):
-        return {name: function(each) for name, each in features.items()}
-    return function(features)
+    import jax  # which `info` and `--help` do without
+
+    return jax.tree.map(function, features)
 
 
 def _filled(batch: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""NAL units in a byte stream, as Annex B of H.265 and H.266 has them, and their decoding by PyAV."""
+"""NAL units in a byte stream, as Annex B of H.265 and H.266 has them, and PyAV's decoders."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -330,20 +330,25 @@ class FeatureCodec:
           VcmError: Features of another shape or not finite; λ out of range; priorities of another
             shape, or of a codec that takes none.
         """
-        priority = self._priority(priority, transfer.count(features))
         size, count = self.transfer.size_of(features), transfer.count(features)
-        leaves, form = jax.tree.flatten(features)
-        if len({len(leaf) for leaf in leaves}) > 1:
-            raise VcmError(f"features of {[len(leaf) for leaf in leaves]} images; expected as many")
-        leaves = [np.asarray(leaf, np.float32) for leaf in leaves]
-        for leaf in leaves:
+        shape = (count, len(self.transfer.received))
+        if priority is not None and not (self.prioritised and np.shape(priority) == shape):
+            expected = shape if self.prioritised else "none: this codec was trained without"
+            raise VcmError(f"priority has shape {np.shape(priority)}; expected {expected}")
+        as_float = functools.partial(np.asarray, dtype=np.float32)
+        features, priority = jax.tree.map(as_float, (features, priority))
+        counts = [len(leaf) for leaf in jax.tree.leaves(features)]
+        if len(set(counts)) > 1:
+            raise VcmError(f"features of {counts} images; expected as many")
+        for leaf in jax.tree.leaves(features):
             if not np.all(np.isfinite(leaf)):
                 bad = int(np.flatnonzero(~np.isfinite(leaf).reshape(count, -1).all(1))[0])
                 raise VcmError(f"features[{bad}] holds NaN or infinity; expected finite values")
         streams: list[bytes] = []
-        levels = self._levels(lam, count)
-        for level, own, *chunk in _chunks(_images_at_once(size), levels, priority, *leaves):
-            symbols = self.quantise(params, jax.tree.unflatten(form, chunk), level, own)
+        leaves, form = jax.tree.flatten((features, priority))
+        for level, *chunk in _chunks(_images_at_once(size), self._levels(lam, count), *leaves):
+            part, told = jax.tree.unflatten(form, chunk)
+            symbols = self.quantise(params, part, level, told)
             streams += self.write(frozen, symbols.side, symbols.latent, level)
         return streams[:count]
 
@@ -482,15 +487,6 @@ class FeatureCodec:
         position = self._from_level(level)
         mean, _ = self._predict(params, side.astype(jnp.float32), position, q.shape[1:-1])
         return self.transfer.synthesise(params, q + mean, position, size, only)
-
-    def _priority(self, priority: np.ndarray | None, count: int) -> np.ndarray:
-        shape = (count, len(self.transfer.received))
-        if priority is None:
-            return np.zeros(shape, np.float32)
-        if not self.prioritised or np.shape(priority) != shape:
-            expected = shape if self.prioritised else "none: this codec was trained without"
-            raise VcmError(f"priority has shape {np.shape(priority)}; expected {expected}")
-        return np.asarray(priority, np.float32)
 
     def _levels(self, lam: float | np.ndarray, count: int) -> np.ndarray:
         return np.broadcast_to(self.level_of(lam), (count,)).astype(np.int32)

@@ -121,23 +121,18 @@ class FrozenCodec:
 
     @property
     def networks(self) -> dict[str, TaskNetwork]:
-        """The task networks by name of the task.
+        """The task networks by name, as ``codec.transfer`` has the features.
 
         Raises:
           VcmError: There are none.
         """
         if self.network is None:
             raise VcmError("this codec holds no task network; give it features, not images")
-        if isinstance(self.network, TaskNetwork):
-            return {self.network.task.name: self.network}
-        return dict(self.network)
+        return dict(self.codec.transfer.by_name(self.network))
 
     @property
     def stride(self) -> int:
         """Image pixels per position of the feature whose size ``codec.transfer.size`` is."""
-        if not self.codec.transfer.joint:
-            (network,) = self.networks.values()
-            return network.network.stride
         spatial = (n for n, shape in self.codec.transfer.sent.items() if len(shape) == 3)
         return self.networks[next(spatial)].network.stride
 
@@ -145,25 +140,24 @@ class FrozenCodec:
         """What the task networks make of images as of `compress_images`."""
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise VcmError(f"images are {images.dtype} {images.shape}; expected uint8 (N, H, W, 3)")
-        joint, networks = self.codec.transfer.joint, self.networks
+        networks = self.networks
         found = {
             name: np.asarray(networks[name].network.encode(networks[name].params, images))
-            for name in (self.codec.transfer.sent if joint else networks)
+            for name in self.codec.transfer.sent
         }
-        return found if joint else found.popitem()[1]
+        return self.codec.transfer.bare(found)
 
     def predict(self, features: Features) -> Any:
         """The task's output (N, classes) or (N, h, w, channels) on decompressed features.
 
         Of several tasks a dict of those whose features are given.
         """
-        networks, joint = self.networks, self.codec.transfer.joint
-        given = features if joint else dict.fromkeys(networks, features)
+        networks = self.networks
         found = {
             name: np.asarray(networks[name].network.decode(networks[name].params, jnp.asarray(x)))
-            for name, x in given.items()
+            for name, x in self.codec.transfer.by_name(features).items()
         }
-        return found if joint else found.popitem()[1]
+        return self.codec.transfer.bare(found)
 
     def _lam(self, lam: float | np.ndarray | None) -> float | np.ndarray:
         return self.lam if lam is None else lam
@@ -200,16 +194,16 @@ class FrozenCodec:
         try:
             np.savez(aside / "tables.npz", **table_arrays(self.tables))  # type: ignore[arg-type]
             arrays.save(aside / "params", self.params)
-            tasks = []
-            for network in self.networks.values() if self.network else ():
-                tasks.append(network.task._asdict())
-                name = _network_name(network.task, self.codec, network.network.name == "small")
-                pretrained.save(aside / name, network.network, network.params, network.scores)
+            tasks = {}
+            for name, each in self.networks.items() if self.network else ():
+                tasks[name] = each.task._asdict()
+                path_of = aside / _network_name(name, each.network.name == "small")
+                pretrained.save(path_of, each.network, each.params, each.scores)
             config = {
                 "format": _FORMAT,
                 "codec": dataclasses.asdict(self.codec),
                 "lam": self.lam,
-                "task": tasks if self.codec.transfer.joint else tasks[0] if tasks else None,
+                "task": self.codec.transfer.bare(tasks) if tasks else None,
                 "fingerprint": self._digest(),
             }
             (aside / "codec.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -243,15 +237,12 @@ def load(directory: str | os.PathLike[str]) -> FrozenCodec:
         tables = read_tables(path / "tables.npz")
         like = jax.eval_shape(codec.init, jax.random.key(0))
         params = arrays.load(path / "params", like)
-        described = config["task"] if codec.transfer.joint else [config["task"]]
-        networks = {}
-        for task in (Task(**_tuples(each)) for each in described if each):
-            full = path / _network_name(task, codec, False)
-            small = path / _network_name(task, codec, True)
-            networks[task.name] = pretrained.load(full if full.exists() else small, task)
-        network: Any = networks or None
-        if networks and not codec.transfer.joint:
-            (network,) = networks.values()
+        network = None
+        if config["task"]:
+            tasks = codec.transfer.by_name(config["task"])
+            network = codec.transfer.bare(
+                {name: _network(path, name, Task(**_tuples(of))) for name, of in tasks.items()}
+            )
         loaded = FrozenCodec(codec, params, tables, float(config["lam"]), network)
     except Exception as error:  # Orbax and zipfile raise many types on damaged files
         raise DataError(f"{path}: damaged codec ({error}); copy it again.") from error
@@ -260,10 +251,14 @@ def load(directory: str | os.PathLike[str]) -> FrozenCodec:
     return loaded
 
 
-def _network_name(task: Task, codec: FeatureCodec, small: bool) -> str:
+def _network_name(name: str, small: bool) -> str:
     """Of the file of a small network, or the directory of a released one."""
-    name = f"network-{task.name}" if codec.transfer.joint else "network"
-    return f"{name}.msgpack" if small else name
+    return f"network{'-' if name else ''}{name}{'.msgpack' if small else ''}"
+
+
+def _network(path: Path, name: str, task: Task) -> TaskNetwork:
+    full = path / _network_name(name, small=False)
+    return pretrained.load(full if full.exists() else path / _network_name(name, small=True), task)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """VVC by vvenc, grey frames by themselves: HEVC's successor, for the same baselines as `hevc`.
 
-The encoder is the FFmpeg of the package imageio-ffmpeg, which holds vvenc, from the extra ``[vvc]``;
-the decoder is PyAV's, from ``[codecs]``. As in `hevc`, `encode` returns what a frame needs alone, its NAL
-units without the first start code: parameter sets depend on size alone, and a decoder that knows it
-rebuilds them. vvenc's interface in FFmpeg takes 4:2:0 of ten bits only: samples are shifted up by
-two bits, and chroma is constant.
+The encoder is the FFmpeg of the package imageio-ffmpeg, which holds vvenc, from the extra
+``[vvc]``; the decoder is PyAV's, from ``[codecs]``. As in `hevc`, `encode` returns what a frame
+needs alone, its NAL units without the first start code: parameter sets depend on size alone, and a
+decoder that knows it rebuilds them. vvenc's interface in FFmpeg takes 4:2:0 of ten bits only:
+samples are shifted up by two bits, and chroma is constant.
 """
 
 import functools

@@ -94,6 +94,14 @@ class Transfer:
         """Shapes of the features that come back, likewise."""
         return dict(self.outputs) or self.sent
 
+    def by_name(self, features: Features) -> dict[str, Any]:
+        """Features, or what else there is one of for each, by task as `sent` and `received` are."""
+        return features if self.joint else {"": features}
+
+    def bare(self, by_name: dict[str, Any]) -> Any:
+        """Inverse of `by_name`."""
+        return by_name if self.joint else by_name[""]
+
     @property
     def spatial(self) -> bool:
         """Whether the latent has positions."""
@@ -115,7 +123,7 @@ class Transfer:
         Raises:
           VcmError: Their shapes are not those of `shape`, or do not go together.
         """
-        given = features if self.joint else {"": features}
+        given = self.by_name(features)
         expected = self._named(self.shape)
         if missing := expected.keys() - given.keys():
             raise VcmError(f"features lack {', '.join(sorted(missing))}")
@@ -158,7 +166,7 @@ class Transfer:
         ):
             seen = self._for(shape, latent)
             back[name] = self._synthesis(name, shape).init(key, seen, level)
-        return {"analysis": self._bare(sent), "synthesis": self._bare(back)}
+        return {"analysis": self.bare(sent), "synthesis": self.bare(back)}
 
     def statistics(self, features: Features) -> Any:
         """Mean and deviation per channel of features (N, ...); by task where there are several."""
@@ -173,7 +181,7 @@ class Transfer:
             name: {"mean": jnp.zeros(shape[-1]), "scale": jnp.ones(shape[-1])}
             for name, shape in named.items()
         }
-        return self._bare(none)
+        return self.bare(none)
 
     # Both maps
 
@@ -235,7 +243,7 @@ class Transfer:
                 height, width = self._size(shape, size)
                 x = x[:, :height, :width]
             features[name] = x * fixed["scale"] + fixed["mean"]
-        return self._bare(features)
+        return self.bare(features)
 
     def none(self, size: Size, only: tuple[str, ...] = ()) -> Features:
         """What `synthesise` gives for no image at all, on the host.
@@ -250,15 +258,12 @@ class Transfer:
             for name, shape in self.received.items()
             if not only or name in only
         }
-        return self._bare(found)
+        return self.bare(found)
 
     # Parts
 
     def _named(self, shape: Any) -> dict[str, Shape]:
         return dict(shape) if self.joint else {"": shape}
-
-    def _bare(self, named: dict[str, Any]) -> Any:
-        return named if self.joint else named[""]
 
     def _part(self, name: str, tree: Any) -> Any:
         return tree[name] if self.joint else tree
