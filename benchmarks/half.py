@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import harness, plateau
-from experiments.task_data import Reader
+from experiments import plateau
+from experiments.task_data import stacked
 from vcmjax.evaluate import measure, metrics, tables
 from vcmjax.tasks import ROOMS
 
@@ -32,7 +32,6 @@ def main() -> None:
         given.data, given.networks, tuple(given.task), size=256 if given.networks else 128
     )
     data = plateau.open_data(config)
-    reader = Reader(data, harness.cache_directory(), views=0)
     head = ["", "greatest", "float16, error/σ", "bfloat16, error/σ"]
     head += [f"score by {kind}" for kind in ("float32", "float16", "bfloat16")]
     lines = [head, ["---", *["---:"] * 6]]
@@ -40,9 +39,7 @@ def main() -> None:
         task = data.tasks[name]
         task_network = plateau.network(config, data, task)
         network, params = task_network.network, task_network.params
-        source = reader.source(task, "test")
-        images = reader.images(task, "test")
-        label = np.stack([source[i][name] for i in range(len(source))])
+        images, label = stacked(data.open("test", name), ("image", name))
 
         def features(dtype, network=network, params=params, images=images) -> np.ndarray:
             encode = jax.jit(functools.partial(network.encode, dtype=dtype))

@@ -5,14 +5,13 @@ Prints: medians; both on the same device, weights random, torch where it is inst
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import rich.progress
 
+from benchmarks import rounds
 from vcmjax.nets import hourglass
 
 DECODERS = ("segment_semantic", "normal", "class_scene")
@@ -37,20 +36,14 @@ def main() -> None:
                 str(dtype or "float32"): _jax_work(function, params, inputs, dtype)
                 for dtype in (None, "bfloat16")
             } | _torch_work(name, row, options.batch)
-    seconds = {(row, kind): [] for row, kinds in works.items() for kind in kinds}
-    for _ in rich.progress.track(
-        range(options.repeats), "rounds"
-    ):  # in turn, so that noise is shared
-        for (row, kind), times in seconds.items():
-            start = time.perf_counter()
-            works[row][kind]()
-            times.append(time.perf_counter() - start)
+    each = {(row, kind): work for row, kinds in works.items() for kind, work in kinds.items()}
+    seconds = rounds.medians(each, options.repeats)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, batch {options.batch}")
     kinds = list(next(iter(works.values())))
     print("| images per second, 256×256 |" + "".join(f" {kind} |" for kind in kinds) + " ratio |")
     print("| --- |" + " ---: |" * (len(kinds) + 1))
     for row in works:
-        speed = {kind: options.batch / np.median(seconds[row, kind]) for kind in kinds}
+        speed = {kind: options.batch / seconds[row, kind] for kind in kinds}
         ratio = f"{speed['float32'] / speed['torch']:.2f}" if "torch" in speed else "–"
         print(f"| {row} |" + "".join(f" {v:.1f} |" for v in speed.values()) + f" {ratio} |")
 
@@ -58,7 +51,6 @@ def main() -> None:
 def _jax_work(function, params, inputs, dtype) -> Callable[[], object]:
     inputs = jnp.asarray(inputs)
     compiled = jax.jit(lambda params, x: function(params, x, dtype))
-    compiled(params, inputs).block_until_ready()
     return lambda: compiled(params, inputs).block_until_ready()
 
 
@@ -84,7 +76,6 @@ def _torch_work(name: str, row: str, batch: int) -> dict[str, Callable[[], objec
         if device == "cuda":
             torch.cuda.synchronize()
 
-    work()
     return {"torch": work}
 
 

@@ -7,14 +7,13 @@ Prints: medians, one process; beside Pillow decoding the same files, and nothing
 import argparse
 import io
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import rich.progress
 from PIL import Image
 
+from benchmarks import rounds
 from vcmjax.data.rooms import Rooms, write_taskonomy
 from vcmjax.data.taskonomy import Taskonomy
 from vcmjax.tasks import ROOMS
@@ -37,19 +36,12 @@ def main() -> None:
             works[kind] = lambda source=source: [source[i] for i in range(len(source))]
         files = sorted(Path(folder, "folders").rglob("point_*.*"))
         works["Pillow and NumPy alone"] = lambda: [_decoded(file) for file in files]
-        seconds: dict[str, list[float]] = {kind: [] for kind in works}
-        for _ in rich.progress.track(range(options.repeats), "rounds"):  # in turn
-            for kind, work in works.items():
-                start = time.perf_counter()
-                work()
-                seconds[kind].append(time.perf_counter() - start)
+        seconds = rounds.medians(works, options.repeats)
     print(f"| {options.views} views of {options.size}×{options.size} | views per second | ratio |")
     print("| --- | ---: | ---: |")
-    peer = np.median(seconds["Pillow and NumPy alone"])
-    for kind, times in seconds.items():
-        print(
-            f"| {kind} | {options.views / np.median(times):.1f} | {peer / np.median(times):.2f} |"
-        )
+    peer = seconds["Pillow and NumPy alone"]
+    for kind, time in seconds.items():
+        print(f"| {kind} | {options.views / time:.1f} | {peer / time:.2f} |")
 
 
 def _decoded(file: Path) -> object:
