@@ -162,6 +162,27 @@ def measure(
     return measured._replace(statistics=head_statistics(task, head, feature, split.label))
 
 
+def conventional_reconstruction(
+    codec: Idfc | ImageCodec, items: np.ndarray, quality: int, shared: bool = False
+) -> tuple[np.ndarray, Measurement]:
+    """What the decoder of a codec that is not trained gets, and what it cost; no scores yet.
+
+    Args:
+      codec: What to code by.
+      items: Features (N, h, w, C), or images uint8 (N, H, W, 3).
+      quality: QP, or the image codec's own setting.
+      shared: Whether the streams are sent in one `.vcm` file, and parameter sets once; else each
+        is a file of its own.
+    """
+    streams = codec.encode(items, quality)
+    length = np.array([len(stream) for stream in streams])
+    alone = np.array([codec.stream_bytes(stream) for stream in streams])
+    none = np.zeros(len(streams))
+    share = _share(streams) if shared else alone - length
+    elementary = alone if shared else none[:0]
+    return codec.decode(streams), Measurement(length, share, none, none, {}, elementary)
+
+
 def conventional(
     codec: Idfc | ImageCodec,
     items: np.ndarray,
@@ -174,27 +195,16 @@ def conventional(
     """Code every feature or image by a codec that is not trained, decode it, and score it.
 
     Args:
-      codec: What to code by.
-      items: Features (N, h, w, C), or images uint8 (N, H, W, 3).
-      quality: QP, or the image codec's own setting.
+      codec: As of `conventional_reconstruction`.
+      items: Likewise.
+      quality: Likewise.
       task: What `head` predicts.
       head: Decoded items to the task's output.
       label: As in `vcmjax.tasks`.
-      shared: Whether the streams are sent in one `.vcm` file, and parameter sets once; else each
-        is a file of its own.
+      shared: As of `conventional_reconstruction`.
     """
-    streams = codec.encode(items, quality)
-    length = np.array([len(stream) for stream in streams])
-    alone = np.array([codec.stream_bytes(stream) for stream in streams])
-    none = np.zeros(len(streams))
-    return Measurement(
-        length,
-        _share(streams) if shared else alone - length,
-        none,
-        none,
-        head_statistics(task, head, codec.decode(streams), label),
-        alone if shared else none[:0],
-    )
+    received, measured = conventional_reconstruction(codec, items, quality, shared)
+    return measured._replace(statistics=head_statistics(task, head, received, label))
 
 
 def _share(streams: list[bytes]) -> np.ndarray:

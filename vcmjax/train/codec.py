@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vcmjax.codecs import refine
 from vcmjax.codecs.feature import LEVELS, FeatureCodec
 from vcmjax.nets import transfer
 from vcmjax.tasks import Task
@@ -16,7 +17,8 @@ from vcmjax.train.loop import Problem, Runs
 
 VALIDATION_LEVELS = (32, 96, 160, 224)
 """Rate levels of a conditioned model at which validation takes the R-D cost."""
-PRIORITY = math.log(8)
+FAVOUR = 8.0
+PRIORITY = math.log(FAVOUR)
 """A codec that takes priorities is trained for weights of up to this ratio each way, in logarithms:
 a task may matter up to 64 times as much as another."""
 _REFERENCES = 1 << 30
@@ -91,6 +93,31 @@ def with_reference(data: Features, goal: Goal) -> Features:
         for i in range(0, len(data.feature), _BATCH)
     ]
     return data._replace(reference=np.concatenate(parts))
+
+
+def refinement_target(goal: Goal | Mapping[str, Goal]) -> refine.Target:
+    """What an encoder refines towards: the uncompressed outputs, which it always has.
+
+    Args:
+      goal: What the codec was trained for, by task where it has several; only heads, tasks and
+        weights count.
+    """
+    several = not isinstance(goal, Goal)
+    goals: Mapping[str, Goal] = {"": goal} if isinstance(goal, Goal) else goal
+
+    def reference(features: Any) -> dict[str, jax.Array]:
+        given = features if several else {"": features}
+        return {name: each.head(given[name]) for name, each in goals.items()}
+
+    def distortion(received: Any, outputs: dict[str, jax.Array]) -> jax.Array:
+        given = received if several else {"": received}
+        far = [
+            each.weight * losses.to_network(each.task, each.head(given[name]), outputs[name])
+            for name, each in goals.items()
+        ]
+        return jnp.stack(far).sum(0)
+
+    return refine.Target(jax.jit(reference), distortion)
 
 
 def on_common_scale(goal: Goal, feature: np.ndarray, label: np.ndarray) -> Goal:
