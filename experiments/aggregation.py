@@ -20,13 +20,12 @@ import rich.console
 import rich.markdown
 
 from experiments import harness, joint, plateau, scored
+from experiments.comparison import RESAMPLES
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import bootstrap, metrics, tables
-from vcmjax.evaluate.bd_rate import delta
+from vcmjax.evaluate import metrics, tables
 from vcmjax.evaluate.example_page import new_figure
-from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.tables import title
 
 Partition = tuple[tuple[str, ...], ...]
@@ -145,20 +144,8 @@ def _compared(
     pixels, images = math.prod(test.image_shape), len(test.feature)
 
     @functools.cache
-    def curve(partition: Partition, seed: int) -> list[list[dict[str, Measurement]]]:
-        """By λ: the measurements of every group."""
-        groups = [models[group][seed] for group in partition]
-        return [
-            [model.measured(int(model.codec.level_of(lam)), "test") for model in groups]
-            for lam in config.lams
-        ]
-
-    def points(partition: Partition, seed: int, weights: np.ndarray) -> list[np.ndarray]:
-        """Bits per pixel of all streams, and the mean share of the scores kept: (R, λ) each."""
-        each = curve(partition, seed)
-        bits = [scored.bits(groups, weights) / pixels for groups in each]
-        kept = [scored.kept(groups, at, originals, weights) for groups in each]
-        return [np.stack(bits, 1), np.stack(kept, 1)]
+    def curve(partition: Partition, seed: int) -> scored.Curve:
+        return joint.curve([models[group][seed] for group in partition], config)
 
     def statistic(partition: Partition, seed: int):
         best = [
@@ -166,16 +153,12 @@ def _compared(
         ]
 
         def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
-            own, other = points(partition, seed, weights), points(first, seed, weights)
-            rates = [
-                delta((bpp_a, kept_a), (bpp, kept), True).rate
-                for bpp, kept, bpp_a, kept_a in zip(*own, *other, strict=True)
-            ]
+            curves = curve(partition, seed), curve(first, seed)
             return {
                 "bpp": scored.bits(best, weights) / pixels,
                 "bytes": scored.bits(best, weights) / 8,
                 "kept": scored.kept(best, at, originals, weights),
-                "bd_rate": np.array(rates, np.float64),
+                "bd_rate": scored.bd_rate(*curves, at, originals, weights),
                 **{f"score/{n}": score for n, score in scored.scores(best, at, weights).items()},
             }
 
@@ -184,15 +167,12 @@ def _compared(
     entries = []
     for name, partition in config.partitions:
         statistics = [statistic(partition, seed) for seed in config.seeds]
-        ci = bootstrap.interval(statistics, images, seed=0, resamples=200)
-        means = bootstrap.means(statistics, images)
         entries.append(
             {
                 "name": name,
                 "groups": [list(group) for group in partition],
                 "reached": all(found[g][s].reached for g in partition for s in config.seeds),
-                **{key: harness.defined(value) for key, value in means.items()},
-                "ci": {key: list(map(harness.defined, ends)) for key, ends in ci.items()},
+                **harness.summary(statistics, images, RESAMPLES),
             }
         )
     return entries

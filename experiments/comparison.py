@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import harness
-from vcmjax.evaluate import bootstrap, metrics
+from vcmjax.evaluate import metrics
 from vcmjax.evaluate.bd_rate import delta
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.tasks import Task
 
-_RESAMPLES = 200
+RESAMPLES = 200
+"""Of curves, whose deltas take a while each."""
 
 
 class Curve(NamedTuple):
@@ -52,12 +53,8 @@ def compare(task: Task, test: Curve, anchor: Curve) -> dict[str, Any]:
 
         return resampled
 
-    statistics = [statistic(seed) for seed in test.best]
-    ci = bootstrap.interval(statistics, images, seed=0, resamples=_RESAMPLES)
-    means = bootstrap.means(statistics, images)
     return {
-        **{name: harness.defined(value) for name, value in means.items()},
-        "ci": {name: list(map(harness.defined, ends)) for name, ends in ci.items()},
+        **harness.summary([statistic(seed) for seed in test.best], images, RESAMPLES),
         "reached": [test.reached, anchor.reached],
     }
 

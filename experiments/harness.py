@@ -15,6 +15,7 @@ from typing import Any
 from vcmjax import cli
 from vcmjax.cli import steps
 from vcmjax.errors import DataError, UsageError
+from vcmjax.evaluate import bootstrap
 
 _PACKAGES = ("vcmjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -87,6 +88,26 @@ def results(config: Any, seeds: Sequence[int], **content: Any) -> dict[str, Any]
         "seeds": list(seeds),
         **provenance(),
         **content,
+    }
+
+
+def summary(
+    statistics: bootstrap.Statistic | Sequence[bootstrap.Statistic],
+    images: int,
+    resamples: int = 1000,
+) -> dict[str, Any]:
+    """Scores with 95 % bootstrap intervals as results files hold them: each by name, and ``ci``.
+
+    Args:
+      statistics: As of `bootstrap.interval`, with names.
+      images: As of `bootstrap.interval`.
+      resamples: As of `bootstrap.interval`.
+    """
+    ci = bootstrap.interval(statistics, images, seed=0, resamples=resamples)
+    means = bootstrap.means(statistics, images)
+    return {
+        **{name: defined(value) for name, value in means.items()},
+        "ci": {name: list(map(defined, ends)) for name, ends in ci.items()},
     }
 
 

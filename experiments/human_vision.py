@@ -26,7 +26,7 @@ from vcmjax.codecs import hevc
 from vcmjax.codecs.image import ImageCodec
 from vcmjax.data.loader import Source
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import bootstrap, image_quality, measure, tables
+from vcmjax.evaluate import image_quality, measure, tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.tables import title
@@ -137,14 +137,9 @@ def _quality(model: Model, level: int) -> Measurement:
     """PSNR and MS-SSIM of the pixels received on the test split, from disk if they are there."""
 
     def compute() -> Measurement:
-        features = {name: each.splits["test"].feature for name, each in model.sent.items()}
-        split = model.sent[PIXELS].splits["test"]
-        count = math.prod(split.image_shape)
-        received, cost = measure.reconstruction(
-            model.codec, model.params, model.frozen, features, count, level
-        )
+        received, cost = model.received(level, "test")
         images = np.asarray(model.at[PIXELS].head(jnp.asarray(received[PIXELS])))
-        return cost._replace(statistics=_compared(split.label, images))
+        return cost._replace(statistics=_compared(model.at[PIXELS].splits["test"].label, images))
 
     return kept(model.directory / f"test_{level}_quality.npz", compute)
 
@@ -160,15 +155,19 @@ def _image(at: dict[str, TaskData], images, qp: int, folder: Path) -> dict[str, 
     size = next(iter(at.values())).splits["test"].image_shape
     codec = ImageCodec("hevc", size)
 
+    @functools.cache
+    def received() -> tuple[np.ndarray, Measurement]:
+        return measure.conventional_reconstruction(codec, images(), qp)
+
     def of(each: TaskData) -> Measurement:
-        network, label = each.network, each.splits["test"].label
+        (decoded, cost), network = received(), each.network
         head = lambda x: each.head(network.network.encode(network.params, x))  # noqa: E731
-        return measure.conventional(codec, images(), qp, each.task, head, label)
+        label = each.splits["test"].label
+        return cost._replace(statistics=measure.head_statistics(each.task, head, decoded, label))
 
     def quality() -> Measurement:
-        received = codec.decode(codec.encode(images(), qp))
-        plain = next(iter(measured.values()))
-        return plain._replace(statistics=_compared(images() / 255, received / 255))
+        decoded, cost = received()
+        return cost._replace(statistics=_compared(images() / 255, decoded / 255))
 
     measured = {
         name: kept(folder / f"test_{name}.npz", functools.partial(of, each))
@@ -201,10 +200,8 @@ def _means(
         return resampled
 
     statistics = [statistic(measured) for measured in seeds]
-    ci = bootstrap.interval(statistics, len(test.feature), seed=0)
-    means = bootstrap.means(statistics, len(test.feature))
     per_image = [next(iter(m.values())).total.round(2).tolist() for m in seeds]
-    return means | {"ci": {k: list(v) for k, v in ci.items()}, "per_image": {"bytes": per_image}}
+    return harness.summary(statistics, len(test.feature)) | {"per_image": {"bytes": per_image}}
 
 
 def table(results: dict[str, Any]) -> str:

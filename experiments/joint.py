@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments import harness, plateau, scored, task_data
 from experiments.kept import kept
 from experiments.task_data import Reader, TaskData
-from experiments.trained import PRIORS, loop_options
-from vcmjax.codecs import refine
+from experiments.trained import PRIORS, loop_options, refinement
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.codecs.frozen import FrozenCodec
 from vcmjax.errors import UsageError
@@ -23,8 +21,8 @@ from vcmjax.evaluate import measure, metrics
 from vcmjax.evaluate import plateau as plateau_search
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.train import codec as codec_training
-from vcmjax.train import loop, losses
-from vcmjax.train.codec import Features, Goal, on_common_scale, with_reference
+from vcmjax.train import loop
+from vcmjax.train.codec import Features, Goal, on_common_scale
 from vcmjax.train.losses import Target
 
 TARGET: Target = "network"
@@ -102,23 +100,24 @@ class Model(NamedTuple):
     refined: measure.Refinement | None = None
     weights: tuple[float, ...] | None = None
 
+    def received(self, level: int, split: str) -> tuple[dict[str, np.ndarray], Measurement]:
+        """What comes back of each task's feature at a rate level, and what it cost."""
+        features = {name: each.splits[split].feature for name, each in self.sent.items()}
+        pixels = math.prod(next(iter(self.sent.values())).splits[split].image_shape)
+        return measure.reconstruction(
+            self.codec,
+            self.params,
+            self.frozen,
+            features,
+            pixels,
+            level,
+            self.refined,
+            priority=None if self.weights is None else np.log(self.weights),
+        )
+
     def measured(self, level: int, split: str) -> dict[str, Measurement]:
         """Of each task at a rate level, from disk if they are there; all have the same bytes."""
-
-        @functools.cache
-        def received() -> tuple[Any, Measurement]:
-            features = {name: each.splits[split].feature for name, each in self.sent.items()}
-            pixels = math.prod(next(iter(self.sent.values())).splits[split].image_shape)
-            return measure.reconstruction(
-                self.codec,
-                self.params,
-                self.frozen,
-                features,
-                pixels,
-                level,
-                self.refined,
-                priority=None if self.weights is None else np.log(self.weights),
-            )
+        received = functools.cache(functools.partial(self.received, level, split))
 
         def of(name: str) -> Measurement:
             (feature, cost), at = received(), self.at[name]
@@ -168,28 +167,12 @@ def train(
     """
     if config.refine and not at.keys() <= sent.keys():
         raise UsageError(f"--refine: {_label(sent, at)}: expected the features of all tasks sent.")
-    every, lams = sent | at, (min(config.lams), max(config.lams))
-    first = next(iter(every.values()))
-    shapes = {name: each.splits["val"].feature.shape[1:] for name, each in every.items()}
-    codec = FeatureCodec(
-        {name: shapes[name] for name in sent},
-        PRIORS[config.method],
-        lams,
-        config.channels * len(sent),
-        config.stride,
-        outputs={name: shapes[name] for name in at},
-        prioritised=weights == "any",
-    )
-    train_, val = _together(every, at)
-    goals = goals_of(at, weights if isinstance(weights, Mapping) else {})
-    pixels = math.prod(first.splits["val"].image_shape)
-    sample = {name: each.sample for name, each in every.items()}
-    problem = codec_training.problem(codec, goals, pixels, sample)
+    codec, goals, problem, train_, val = posed(sent, at, config, weights)
     options = loop_options(config.steps, config.batch, config.learning_rate)
     models = {}
     for group in [config.seeds] if at_once else [(seed,) for seed in config.seeds]:
         label = "-".join(map(str, group))
-        runs = loop.Runs(np.array(group), np.array([lams] * len(group), np.float32))
+        runs = loop.Runs(np.array(group), np.array([codec.lams] * len(group), np.float32))
         with harness.steps(f"{_label(sent, at)}: {label}", config.steps) as progress:
             results = loop.fit(problem, train_, val, options, runs, folder / label, progress)
         for seed, result in zip(group, results, strict=True):
@@ -208,6 +191,35 @@ def train(
     return models
 
 
+def posed(
+    sent: dict[str, TaskData],
+    at: dict[str, TaskData],
+    config: Config,
+    weights: Mapping[str, float] | Literal["any"] | None = None,
+) -> tuple[FeatureCodec, dict[str, Goal], loop.Problem, Features, Features]:
+    """What `train` solves: codec, goals, problem, and its training and validation data.
+
+    Arguments and errors as of `train`.
+    """
+    every, lams = sent | at, (min(config.lams), max(config.lams))
+    shapes = {name: each.splits["val"].feature.shape[1:] for name, each in every.items()}
+    codec = FeatureCodec(
+        {name: shapes[name] for name in sent},
+        PRIORS[config.method],
+        lams,
+        config.channels * len(sent),
+        config.stride,
+        outputs={name: shapes[name] for name in at},
+        prioritised=weights == "any",
+    )
+    train_, val = _together(every, at)
+    goals = goals_of(at, weights if isinstance(weights, Mapping) else {})
+    pixels = math.prod(next(iter(every.values())).splits["val"].image_shape)
+    sample = {name: each.sample for name, each in every.items()}
+    problem = codec_training.problem(codec, goals, pixels, sample)
+    return codec, goals, problem, train_, val
+
+
 def goals_of(at: dict[str, TaskData], weights: Mapping[str, float]) -> dict[str, Goal]:
     """What a codec for the tasks in `at` is trained for, all on one scale; weights 1 by default."""
     goals = {}
@@ -216,28 +228,6 @@ def goals_of(at: dict[str, TaskData], weights: Mapping[str, float]) -> dict[str,
         goal = each.goal(TARGET)._replace(weight=weights.get(name, 1.0))
         goals[name] = on_common_scale(goal, val.feature, val.label)
     return goals
-
-
-def refinement(goals: Mapping[str, Goal], rounds: int) -> measure.Refinement | None:
-    """Symbols are refined towards the uncompressed outputs, which the encoder always has.
-
-    Args:
-      goals: What the codec was trained for.
-      rounds: None if 0.
-    """
-    if not rounds:
-        return None
-
-    def reference(features: dict[str, Any]) -> dict[str, Any]:
-        return {name: goal.head(features[name]) for name, goal in goals.items()}
-
-    def distortion(received: dict[str, Any], outputs: dict[str, Any]) -> Any:
-        return sum(
-            goal.weight * losses.to_network(goal.task, goal.head(received[name]), outputs[name])
-            for name, goal in goals.items()
-        )
-
-    return measure.Refinement(rounds, refine.Target(jax.jit(reference), distortion))
 
 
 def extended(
@@ -343,6 +333,14 @@ def search(
     return found
 
 
+def curve(models: Sequence[Model], config: Config) -> scored.Curve:
+    """On the test split, by λ: the measurements of every model, each of which sends a stream."""
+    return [
+        [model.measured(int(model.codec.level_of(lam)), "test") for model in models]
+        for lam in config.lams
+    ]
+
+
 def status(
     models: dict[int, Model], found: dict[int, plateau_search.Plateau]
 ) -> dict[str, dict[str, Any]]:
@@ -402,8 +400,7 @@ def _together(every: dict[str, TaskData], at: dict[str, TaskData]) -> tuple[Feat
     for name, each in every.items():
         if not isinstance(each.train, Features):
             raise UsageError(f"{name}: too many labels for memory; expected --target network.")
-        goal = each.goal(TARGET)
-        train_[name] = with_reference(each.train, goal) if name in at else each.train
+        train_[name] = each.train if name in at else each.train._replace(reference=None)
         val[name] = _validation(each)
     counts = {name: len(part.feature) for name, part in train_.items()}
     if len(set(counts.values())) > 1:

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import harness, plateau
+from experiments.task_data import stacked
 from experiments.torchvision_network import Classifier
 from vcmjax.data import loader
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import bootstrap, metrics
+from vcmjax.evaluate import metrics
 from vcmjax.nets import split
 from vcmjax.nets.split import Layer
 from vcmjax.tasks import Task
@@ -110,7 +111,7 @@ def cases(config: Config) -> Iterator[Case]:
         return
     for name in names:
         found = plateau.network(study, data, data.tasks[name])
-        image, label = _some(data.open("val", name), config.images, ("image", name))
+        image, label = stacked(data.open("val", name), ("image", name), config.images)
         network, params = found.network, found.params
         forward = jax.jit(lambda x, n=network, p=params: n.decode(p, n.encode(p, x)))
         whole = batched(forward)
@@ -122,18 +123,12 @@ def cases(config: Config) -> Iterator[Case]:
 def _torchvision(config: Config, source: loader.Source) -> Case:
     """The images come without labels of ImageNet's classes: the network's own answers serve."""
     network = Classifier(config.torchvision, Path(config.weights))
-    (image,) = _some(source, config.images, ("image",))
+    (image,) = stacked(source, ("image",), config.images)
     whole = batched(network)
     output = whole(image)
     task = Task(config.torchvision, "class", output.shape[1])
     wanted = _chosen(network.layers(image.shape[1:3]), config.layers)
     return Case(task, image, output.argmax(1).astype(np.int32), whole, output, wanted)
-
-
-def _some(source: loader.Source, count: int, keys: Sequence[str]) -> list[np.ndarray]:
-    """The first examples, stacked."""
-    some = [source[i] for i in range(min(count, len(source)))]
-    return [np.stack([each[key] for each in some]) for key in keys]
 
 
 def batched(
@@ -176,11 +171,9 @@ def point(
         means = {"bytes": weights @ size / count, "fidelity": weights @ same / count}
         return means | {"score": score}
 
-    ci = bootstrap.interval(resampled, len(items), seed=0)
     return {
-        **bootstrap.means(resampled, len(items)),
+        **harness.summary(resampled, len(items)),
         "bytes_alone": float(np.mean([coder.alone(stream) for stream in streams])),
-        "ci": {name: list(ends) for name, ends in ci.items()},
         "per_image": {"bytes": size.tolist(), "fidelity": same.round(4).tolist()},
     }
 

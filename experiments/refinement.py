@@ -7,7 +7,6 @@ Expect: OUT/results.json, a table on the screen, OUT/refinement.png
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import numpy as np
 import rich.console
 import rich.markdown
 
-from experiments import harness, joint, scored
+from experiments import harness, joint, scored, trained
+from experiments.comparison import RESAMPLES
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import bootstrap, tables
-from vcmjax.evaluate.bd_rate import delta
+from vcmjax.evaluate import tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.tasks import TABLE_3
 
@@ -71,9 +70,9 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     originals = scored.originals(at, "test")
     entries = []
     with harness.steps("refinement", len(models)) as progress:
-        for done, ((method, group), trained) in enumerate(models.items(), 1):
+        for done, ((method, group), by_seed) in enumerate(models.items(), 1):
             tasks = {name: at[name] for name in group}
-            entry = _saved(trained, tasks, originals, config)
+            entry = _saved(by_seed, tasks, originals, config)
             entries.append({"method": method, "tasks": list(group), **entry})
             progress(done)
     results = harness.results(
@@ -91,29 +90,19 @@ def _saved(
 ) -> dict[str, Any]:
     """By rounds: the curve of each seed, and the difference of bits from that of no rounds."""
     test = next(iter(at.values())).splits["test"]
-    pixels, images = math.prod(test.image_shape), len(test.feature)
+    images = len(test.feature)
     goals = joint.goals_of(at, {})
-    curves: dict[tuple[int, int], list] = {}
+    curves: dict[tuple[int, int], scored.Curve] = {}
     for rounds in (0, *config.rounds):
-        refined = joint.refinement(goals, rounds)
+        refined = trained.refinement(goals, rounds)
         for seed, model in models.items():
-            levels = [int(model.codec.level_of(lam)) for lam in config.lams]
             own = model._replace(refined=refined)
-            curves[rounds, seed] = [own.measured(level, "test") for level in levels]
+            curves[rounds, seed] = joint.curve([own], config)
 
     def statistic(rounds: int, seed: int):
-        def points(weights: np.ndarray, rounds: int) -> list[np.ndarray]:
-            each = curves[rounds, seed]
-            bits = np.stack([scored.bits([m], weights) / pixels for m in each], 1)
-            return [bits, np.stack([scored.kept([m], at, originals, weights) for m in each], 1)]
-
-        def resampled(weights: np.ndarray) -> np.ndarray:
-            own, plain = points(weights, rounds), points(weights, 0)
-            found = [
-                delta((bpp_0, kept_0), (bpp, kept), True).rate
-                for bpp, kept, bpp_0, kept_0 in zip(*own, *plain, strict=True)
-            ]
-            return np.array(found, np.float64)
+        def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
+            own, plain = curves[rounds, seed], curves[0, seed]
+            return {"bd_rate": scored.bd_rate(own, plain, at, originals, weights)}
 
         return resampled
 
@@ -124,8 +113,8 @@ def _saved(
             {
                 "seed": seed,
                 "lam": lam,
-                "bytes": float(next(iter(m.values())).total.mean()),
-                "kept": float(scored.kept([m], at, originals, ones)[0]),
+                "bytes": float(scored.bits(m, ones)[0] / 8),
+                "kept": float(scored.kept(m, at, originals, ones)[0]),
             }
             for seed in models
             for lam, m in zip(config.lams, curves[rounds, seed], strict=True)
@@ -133,9 +122,8 @@ def _saved(
         entry: dict[str, Any] = {"rows": rows}
         if rounds:
             statistics = [statistic(rounds, seed) for seed in models]
-            ends = bootstrap.interval(statistics, images, seed=0, resamples=200)[""]
-            entry["bd_rate"] = harness.defined(bootstrap.means(statistics, images)[""])
-            entry["ci"] = list(map(harness.defined, ends))
+            saved = harness.summary(statistics, images, RESAMPLES)
+            entry |= {"bd_rate": saved["bd_rate"], "ci": saved["ci"]["bd_rate"]}
         by_rounds[str(rounds)] = entry
     return {"by_rounds": by_rounds}
 

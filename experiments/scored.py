@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments import harness
 from experiments.task_data import TaskData
-from vcmjax.evaluate import bootstrap, measure, metrics, tables
+from vcmjax.evaluate import measure, metrics, tables
+from vcmjax.evaluate.bd_rate import delta
 from vcmjax.evaluate.measure import Measurement
 
 
@@ -66,6 +68,38 @@ def kept(
     return np.mean([share(at[n], s, originals[n]) for n, s in found.items()], axis=0)
 
 
+Curve = Sequence[Sequence[dict[str, Measurement]]]
+"""By λ: of each stream, the measurements of its tasks by name."""
+
+
+def bd_rate(
+    own: Curve,
+    anchor: Curve,
+    at: dict[str, TaskData],
+    originals: dict[str, float],
+    weights: np.ndarray,
+) -> np.ndarray:
+    """Difference of bits, all streams together, at equal `kept`, in per cent: (R,).
+
+    Args:
+      own: What is compared.
+      anchor: With what.
+      at: Tasks.
+      originals: As of `kept`.
+      weights: As of `bits`.
+    """
+    curves = [
+        np.stack([[bits(p, weights), kept(p, at, originals, weights)] for p in curve], axis=-1)
+        for curve in (anchor, own)
+    ]
+    return np.array(
+        [
+            delta(tuple(a), tuple(b), True).rate
+            for a, b in zip(*np.swapaxes(curves, 1, 2), strict=True)
+        ]
+    )
+
+
 def pooled(measured: dict[int, Measurement], at: TaskData, original: float) -> dict[str, Any]:
     """One task on the test split: means over images and seeds, with 95 % bootstrap intervals.
 
@@ -96,10 +130,8 @@ def pooled(measured: dict[int, Measurement], at: TaskData, original: float) -> d
 
     statistics = [statistic(m) for m in measured.values()]
     images = len(at.splits["test"].feature)
-    ci = bootstrap.interval(statistics, images, seed=0)
     return {
-        **bootstrap.means(statistics, images),
-        "ci": {key: list(ends) for key, ends in ci.items()},
+        **harness.summary(statistics, images),
         "per_image": {
             str(seed): {"bytes": m.total.round(2).tolist()} for seed, m in measured.items()
         },

@@ -135,7 +135,7 @@ class Study:
             self.reader.dtype,
             self.coder,
         )
-        refined = trained.refinement(at, self.refine)
+        refined = trained.refinement(at.goal("network"), self.refine)
         folder = self.out / "models" / at.task.name
         models = {}
         for name in sorted(self.methods, key=lambda name: name != "control"):

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from vcmjax.data import dataset, features, loader, store
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
 from vcmjax.train import losses, parallel
-from vcmjax.train.codec import Features, Goal
+from vcmjax.train.codec import Features, Goal, with_reference
 from vcmjax.train.losses import Target
 
 _VALIDATED = 128
@@ -87,8 +87,8 @@ class Reader:
 
     def images(self, task: Task, split: str) -> np.ndarray:
         """Images uint8 (N, H, W, 3) of a split."""
-        source = self.source(task, split)
-        return np.stack([source[i]["image"] for i in range(len(source))])
+        (images,) = stacked(self.source(task, split), ("image",))
+        return images
 
     def extract(self, task: Task, network: TaskNetwork, split: str) -> store.Store:
         """The features of a split, extracted now unless they are in the cache."""
@@ -120,7 +120,7 @@ class Reader:
         if task.kind == "segment" and target != "network":
             weights = losses.class_weights(task, _some_labels(kept))
         feature = kept.array("feature")
-        return TaskData(
+        data = TaskData(
             task,
             network,
             functools.partial(network.network.decode, network.params),
@@ -129,10 +129,21 @@ class Reader:
             weights,
             {"val": self.read(task, network, "val")},
         )
+        if isinstance(data.train, Streamed):
+            return data
+        return data._replace(train=with_reference(data.train, data.goal(target, self.dtype)))
 
     def read(self, task: Task, network: TaskNetwork, split: str) -> features.Split:
         """The features of a split, in memory."""
         return features.load(self.extract(task, network, split))
+
+
+def stacked(
+    source: loader.Source, keys: Sequence[str], count: int | None = None
+) -> list[np.ndarray]:
+    """Entries `keys` of the first `count` examples, or of all, stacked."""
+    some = [source[i] for i in range(len(source))[:count]]
+    return [np.stack([each[key] for each in some]) for key in keys]
 
 
 class Streamed:

@@ -1,12 +1,11 @@
 """Methods that are trained: one λ-conditioned model per seed, or one per seed and λ."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments import harness, task_data
@@ -15,12 +14,11 @@ from experiments.method import Method
 from experiments.task_data import TaskData
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.codecs.frozen import FrozenCodec
-from vcmjax.codecs.refine import Target as RefinementTarget
 from vcmjax.evaluate import measure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.train import codec as codec_training
-from vcmjax.train import loop, losses
-from vcmjax.train.codec import Features, with_reference
+from vcmjax.train import loop
+from vcmjax.train.codec import Goal
 from vcmjax.train.losses import Target
 
 PRIORS: dict[str, Literal["codebook", "spatial"] | None] = {
@@ -144,12 +142,11 @@ class Trained(NamedTuple):
         return FrozenCodec(model.codec, model.result.params, model.frozen, lam, self.at.network)
 
 
-def refinement(at: TaskData, rounds: int) -> measure.Refinement | None:
+def refinement(goal: Goal | Mapping[str, Goal], rounds: int) -> measure.Refinement | None:
     """Symbols are refined towards the uncompressed output, which the encoder always has."""
     if not rounds:
         return None
-    far = lambda feature, output: losses.to_network(at.task, at.head(feature), output)  # noqa: E731
-    return measure.Refinement(rounds, RefinementTarget(jax.jit(at.head), far))
+    return measure.Refinement(rounds, codec_training.refinement_target(goal))
 
 
 def loop_options(steps: int, batch: int, learning_rate: float) -> loop.Options:
@@ -186,12 +183,10 @@ def train(
     codecs = [
         FeatureCodec(shape, prior, lams_, recipe.latent_channels, recipe.stride) for lams_ in ranges
     ]
-    goal = at.goal(recipe.target, recipe.dtype)
-    train_ = with_reference(at.train, goal) if isinstance(at.train, Features) else at.train
     # Separate models of one method differ in λ alone, which training takes from `runs`.
     problem = codec_training.problem(
         codecs[0],
-        goal,
+        at.goal(recipe.target, recipe.dtype),
         math.prod(split.image_shape),
         at.sample,
     )
@@ -205,7 +200,7 @@ def train(
             np.array([ranges[i] for _, i in group], np.float32),
         )
         with harness.steps(f"{task.name}: {name} {label}", recipe.steps) as progress:
-            results = loop.fit(problem, train_, val, options, runs, directory, progress)
+            results = loop.fit(problem, at.train, val, options, runs, directory, progress)
         for (seed, i), result in zip(group, results, strict=True):
             frozen = codecs[i].tables(result.params) if prior else None
             place = directory / f"measured-{seed}-{i}"

@@ -11,7 +11,6 @@ Expect: OUT/results.json, a table on the screen, OUT/variable_rate.png
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,15 @@ import rich.console
 import rich.markdown
 
 from experiments import harness, joint, scored
+from experiments.comparison import RESAMPLES
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import bootstrap, tables
-from vcmjax.evaluate.bd_rate import delta
+from vcmjax.evaluate import tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.tables import title
-from vcmjax.train.codec import PRIORITY
+from vcmjax.train.codec import FAVOUR
 
 EQUAL = "equal"
 
@@ -85,7 +84,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     curves = {}
     with harness.steps("measuring", len(models)) as progress:
         for done, (key, trained) in enumerate(models.items(), 1):
-            curves[key] = {seed: _curve(model, config) for seed, model in trained.items()}
+            curves[key] = {seed: joint.curve([model], config) for seed, model in trained.items()}
             progress(done)
     results = harness.results(
         config,
@@ -111,12 +110,10 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     return results
 
 
-def _curve(model: Model, config: Config) -> list[dict[str, Measurement]]:
-    """By λ: the measurements of every task on the test split."""
-    return [model.measured(int(model.codec.level_of(lam)), "test") for lam in config.lams]
-
-
-def _row(point: dict[str, Measurement], at: dict[str, TaskData], originals) -> dict[str, Any]:
+def _row(
+    streams: Sequence[dict[str, Measurement]], at: dict[str, TaskData], originals: dict[str, float]
+) -> dict[str, Any]:
+    (point,) = streams
     total = next(iter(point.values())).total
     ones = np.ones((1, len(total)))
     return {
@@ -129,32 +126,21 @@ def _row(point: dict[str, Measurement], at: dict[str, TaskData], originals) -> d
 
 
 def _compared(
-    curves: dict[tuple[str, str], dict[int, list[dict[str, Measurement]]]],
+    curves: dict[tuple[str, str], dict[int, scored.Curve]],
     at: dict[str, TaskData],
     originals: dict[str, float],
     config: Config,
 ) -> list[dict[str, Any]]:
     """BD-rate by task: of the one model against each separate one, and against its own equal."""
     test = next(iter(at.values())).splits["test"]
-    pixels, images = math.prod(test.image_shape), len(test.feature)
+    images = len(test.feature)
 
     def rates(own: tuple[str, str], anchor: tuple[str, str], seed: int):
-        def points(key: tuple[str, str], task: str, weights: np.ndarray) -> list[np.ndarray]:
-            each = [{task: point[task]} for point in curves[key][seed]]
-            bits = np.stack([scored.bits([m], weights) / pixels for m in each], 1)
-            return [bits, np.stack([scored.kept([m], at, originals, weights) for m in each], 1)]
-
         def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
             found = {}
             for task in config.tasks:
-                ours, theirs = points(own, task, weights), points(anchor, task, weights)
-                found[task] = np.array(
-                    [
-                        delta((bpp_a, kept_a), (bpp, kept), True).rate
-                        for bpp, kept, bpp_a, kept_a in zip(*ours, *theirs, strict=True)
-                    ],
-                    np.float64,
-                )
+                ours, theirs = (_of(task, curves[key][seed]) for key in (own, anchor))
+                found[task] = scored.bd_rate(ours, theirs, at, originals, weights)
             return found
 
         return resampled
@@ -165,17 +151,15 @@ def _compared(
             if anchor == ("one", name):
                 continue
             statistics = [rates(("one", name), anchor, seed) for seed in config.seeds]
-            ci = bootstrap.interval(statistics, images, seed=0, resamples=200)
-            means = bootstrap.means(statistics, images)
-            entries.append(
-                {
-                    "priority": name,
-                    "anchor": anchor[0],
-                    "bd_rate": {task: harness.defined(value) for task, value in means.items()},
-                    "ci": {task: list(map(harness.defined, ends)) for task, ends in ci.items()},
-                }
-            )
+            rate = harness.summary(statistics, images, RESAMPLES)
+            ci = rate.pop("ci")
+            entries.append({"priority": name, "anchor": anchor[0], "bd_rate": rate, "ci": ci})
     return entries
+
+
+def _of(task: str, curve: scored.Curve) -> scored.Curve:
+    """The curve of one of the tasks."""
+    return [[{task: tasks[task]} for tasks in streams] for streams in curve]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -234,9 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--favour", type=float, default=Config.favour, help="weight of the favoured"
     )
     given = parser.parse_args(arguments)
-    if not 1 < given.favour <= round(math.exp(PRIORITY), 6):
+    if not 1 < given.favour <= FAVOUR:
         raise UsageError(
-            f"--favour {given.favour:g}: expected above 1, and up to {math.exp(PRIORITY):g}, for "
+            f"--favour {given.favour:g}: expected above 1, and up to {FAVOUR:g}, for "
             "which models are trained."
         )
     tasks = tuple(dict.fromkeys(given.task))

@@ -4,10 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import vcmjax
-from experiments import aggregation, harness
+from experiments import aggregation
 
 EXPERIMENT = aggregation
 
@@ -47,24 +46,17 @@ def test_a_groups_codec_takes_images_and_gives_every_task(finished):
     assert codec.codec.level_of(codec.lam) == entry["level"]["0"]
 
 
-def test_a_second_run_trains_and_measures_nothing(finished, monkeypatch):
-    config, out, results = finished
-
-    def measured(*_):
-        raise AssertionError("measured twice")
-
-    monkeypatch.setattr("vcmjax.evaluate.measure.reconstruction", measured)
-    again = aggregation.run(config, out)
+def test_a_second_run_trains_and_measures_nothing(finished, again):
+    _, out, results = finished
     assert again["partitions"] == results["partitions"]
     assert json.loads((out / "results.json").read_text())["groups"] == again["groups"]
 
 
-def test_the_table_and_the_figure_show_every_partition(finished, tmp_path):
+def test_the_table_and_the_figure_show_every_partition(finished, drawn):
     *_, results = finished
     text = aggregation.table(results)
     assert "| Customized | Pair |" in text and "| Reshading (L1 distance ↓) |" in text
-    aggregation.draw(results, tmp_path / "radar.png")
-    assert np.asarray(Image.open(tmp_path / "radar.png").convert("L")).std() > 5
+    drawn(aggregation.draw, results)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +68,6 @@ def test_the_table_and_the_figure_show_every_partition(finished, tmp_path):
         (["--seeds", "0"], "--seeds 0: expected 1 or more"),
     ],
 )
-def test_bad_options_are_refused_before_anything_is_written(tmp_path, capsys, given, message):
-    with pytest.raises(SystemExit) as stop:
-        harness.main(lambda: aggregation.main([*given, "--out", str(tmp_path / "out")]))
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+def test_bad_options_are_refused_before_anything_is_written(tmp_path, refused, given, message):
+    assert message in refused(aggregation.main, [*given, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
-from experiments import harness, human_vision
+from experiments import human_vision
 from vcmjax.nets import pixels
 
 pytest.importorskip("av", reason="needs the extra [codecs]")
@@ -38,28 +37,19 @@ def test_pixels_cost_bytes_and_come_with_their_quality(finished):
         assert column["ci"]["bytes"][0] <= column["bytes"] <= column["ci"]["bytes"][1]
 
 
-def test_a_second_run_trains_and_measures_nothing(finished, monkeypatch):
-    config, out, results = finished
-
-    def measured(*_):
-        raise AssertionError("measured twice")
-
-    monkeypatch.setattr("vcmjax.evaluate.measure.reconstruction", measured)
-    monkeypatch.setattr("vcmjax.evaluate.measure.conventional", measured)
-    assert human_vision.run(config, out)["columns"] == results["columns"]
+def test_a_second_run_trains_and_measures_nothing(finished, again):
+    *_, results = finished
+    assert again["columns"] == results["columns"]
 
 
-def test_the_table_and_the_figure_show_every_representation(finished, tmp_path):
+def test_the_table_and_the_figure_show_every_representation(finished, drawn):
     *_, results = finished
     text = human_vision.table(results)
     assert (
         "| alone | with pixels | image: HEVC, QP 43 |" in text and "| PSNR, dB ↑ | – | – |" in text
     )
-    human_vision.draw(results, tmp_path / "figure.png")
-    assert np.asarray(Image.open(tmp_path / "figure.png").convert("L")).std() > 5
+    drawn(human_vision.draw, results)
 
 
-def test_a_qp_that_does_not_exist_is_refused(capsys):
-    with pytest.raises(SystemExit) as stop:
-        harness.main(lambda: human_vision.main(["--qp", "60"]))
-    assert stop.value.code == 2 and "--qp 60: expected 0 to 51" in capsys.readouterr().err
+def test_a_qp_that_does_not_exist_is_refused(refused):
+    assert "--qp 60: expected 0 to 51" in refused(human_vision.main, ["--qp", "60"])

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from experiments import harness, refinement
+from experiments import refinement
 from vcmjax.evaluate.bd_rate import delta
 
 pytestmark = pytest.mark.slow
@@ -25,27 +24,19 @@ def test_the_saving_is_the_bd_rate_of_the_curves(finished):
         assert np.isnan(rate) if found is None else found == pytest.approx(rate, rel=1e-6)
 
 
-def test_a_second_run_trains_and_measures_nothing(finished, monkeypatch):
-    config, out, results = finished
-
-    def measured(*_):
-        raise AssertionError("measured twice")
-
-    monkeypatch.setattr("vcmjax.evaluate.measure.reconstruction", measured)
-    assert refinement.run(config, out)["entries"] == results["entries"]
+def test_a_second_run_trains_and_measures_nothing(finished, again):
+    *_, results = finished
+    assert again["entries"] == results["entries"]
 
 
-def test_the_table_names_every_group_and_the_figure_is_drawn(finished, tmp_path):
+def test_the_table_names_every_group_and_the_figure_is_drawn(finished, drawn):
     *_, results = finished
     text = refinement.table(results)
     assert "| Scene class, Reshading | Ours |" in text
     for entry in results["entries"]:  # where curves of so few steps do not meet
         entry["by_rounds"]["2"] |= {"bd_rate": -10.0, "ci": [-12.0, -8.0]}
-    refinement.draw(results, tmp_path / "figure.png")
-    assert np.asarray(Image.open(tmp_path / "figure.png").convert("L")).std() > 5
+    drawn(refinement.draw, results)
 
 
-def test_no_image_is_refused(capsys):
-    with pytest.raises(SystemExit) as stop:
-        harness.main(lambda: refinement.main(["--images", "0"]))
-    assert stop.value.code == 2 and "--images 0" in capsys.readouterr().err
+def test_no_image_is_refused(refused):
+    assert "--images 0" in refused(refinement.main, ["--images", "0"])

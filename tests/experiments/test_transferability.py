@@ -4,9 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from experiments import harness, transferability
+from experiments import transferability
 
 EXPERIMENT = transferability
 
@@ -24,28 +23,18 @@ def test_every_pair_has_its_score_and_bytes(finished):
         assert cell["kept"] == pytest.approx(expected)
 
 
-def test_a_second_run_trains_and_measures_nothing(finished, monkeypatch):
-    config, out, results = finished
-
-    def measured(*_):
-        raise AssertionError("measured twice")
-
-    monkeypatch.setattr("vcmjax.evaluate.measure.reconstruction", measured)
-    assert transferability.run(config, out)["cells"] == results["cells"]
+def test_a_second_run_trains_and_measures_nothing(finished, again):
+    *_, results = finished
+    assert again["cells"] == results["cells"]
 
 
-def test_the_table_and_the_heat_map_show_every_pair(finished, tmp_path):
+def test_the_table_and_the_heat_map_show_every_pair(finished, drawn):
     *_, results = finished
     text = transferability.table(results)
     assert len(re.findall(r" at [\d.]+ \[", text)) == 4 and "| Original |" in text
-    transferability.draw(results, tmp_path / "map.png")
-    assert np.asarray(Image.open(tmp_path / "map.png").convert("L")).std() > 5
+    drawn(transferability.draw, results)
 
 
-def test_an_unknown_task_is_refused(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        harness.main(
-            lambda: transferability.main(["--task", "pose", "--out", str(tmp_path / "out")])
-        )
-    assert stop.value.code == 2
-    assert "pose" in capsys.readouterr().err and not (tmp_path / "out").exists()
+def test_an_unknown_task_is_refused(tmp_path, refused):
+    given = ["--task", "pose", "--out", str(tmp_path / "out")]
+    assert "pose" in refused(transferability.main, given) and not (tmp_path / "out").exists()

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from experiments import harness, variable_rate
+from experiments import variable_rate
 from vcmjax.evaluate.bd_rate import delta
 
 pytestmark = pytest.mark.slow
@@ -47,22 +46,16 @@ def test_the_one_model_sends_other_bytes_for_another_priority(finished):
     assert sizes["equal"] != sizes["reshading"]
 
 
-def test_a_second_run_trains_and_measures_nothing(finished, monkeypatch):
-    config, out, results = finished
-
-    def measured(*_):
-        raise AssertionError("measured twice")
-
-    monkeypatch.setattr("vcmjax.evaluate.measure.reconstruction", measured)
-    assert variable_rate.run(config, out)["rows"] == results["rows"]
+def test_a_second_run_trains_and_measures_nothing(finished, again):
+    *_, results = finished
+    assert again["rows"] == results["rows"]
 
 
-def test_the_table_and_the_figure_show_every_priority(finished, tmp_path):
+def test_the_table_and_the_figure_show_every_priority(finished, drawn):
     *_, results = finished
     text = variable_rate.table(results)
     assert "| equal | a model for it |" in text and "| Reshading first | itself, equal |" in text
-    variable_rate.draw(results, tmp_path / "figure.png")
-    assert np.asarray(Image.open(tmp_path / "figure.png").convert("L")).std() > 5
+    drawn(variable_rate.draw, results)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +65,5 @@ def test_the_table_and_the_figure_show_every_priority(finished, tmp_path):
         (["--task", "normal"], "--task normal: expected two tasks or more"),
     ],
 )
-def test_bad_options_are_refused(capsys, given, message):
-    with pytest.raises(SystemExit) as stop:
-        harness.main(lambda: variable_rate.main(given))
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+def test_bad_options_are_refused(refused, given, message):
+    assert message in refused(variable_rate.main, given)
