@@ -1,17 +1,21 @@
 """Table 4 and Figure 9 of CVR: tasks coded each alone, in groups, or all in one stream.
 
-Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--refine N]
-                                          [--data rooms|DIR] [--networks DIR] [--out DIR]
-Cost:   eleven codecs of 1600 steps per seed, about 40 minutes on two CPU cores, and 10 to measure
+Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--search N]
+                                          [--refine N] [--data rooms|DIR] [--networks DIR]
+                                          [--out DIR]
+Cost:   eleven codecs of 1600 steps per seed, about 40 minutes on two CPU cores, and 10 to measure;
+        with --search fifteen more of two tasks each, and those of the partitions found
 Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png; of each group a codec for
-        ``vcmjax encode`` in OUT/codecs, of the first seed and at its plateau
+        ``vcmjax encode`` in OUT/codecs, of the first seed and at its plateau; with --search also
+        OUT/grouping.png
 """
 
 import argparse
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +23,16 @@ import numpy as np
 import rich.console
 import rich.markdown
 
-from experiments import harness, joint, plateau, scored
+from experiments import grouping, harness, joint, plateau, scored
 from experiments.comparison import RESAMPLES
+from experiments.grouping import Partition
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import metrics, tables
 from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.plateau import Plateau
 from vcmjax.evaluate.tables import title
-
-Partition = tuple[tuple[str, ...], ...]
-"""Groups of tasks; each group is one stream."""
 
 SIX = (
     "class_scene",
@@ -60,9 +63,11 @@ class Config(joint.Config):
 
     Attributes:
       partitions: By name; the first is what others are compared with.
+      search: How many more to find, of the least bits by `grouping.predicted`.
     """
 
     partitions: tuple[tuple[str, Partition], ...] = PARTITIONS
+    search: int = 0
 
 
 QUICK = joint.QUICK | {
@@ -81,15 +86,30 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
             raise UsageError(f"--partition {name}: expected each of {', '.join(names)} once.")
     reader, at = joint.opened(config, names)
     harness.claim(out, config)
-    groups = dict.fromkeys(group for _, partition in config.partitions for group in partition)
-    models = {}
-    for group in groups:
-        tasks = {name: at[name] for name in group}
-        folder = out / "models" / "+".join(group)
-        models[group] = joint.train(tasks, tasks, config, folder, at_once)
     before = scored.originals(at, "val")
-    found = {group: joint.search(models[group], before, config) for group in groups}
-    for group in groups:
+    models: dict[tuple[str, ...], dict[int, Model]] = {}
+    found: dict[tuple[str, ...], dict[int, Plateau]] = {}
+
+    def train(groups: Iterable[tuple[str, ...]]) -> None:
+        for group in groups:
+            if group not in models:
+                tasks = {name: at[name] for name in group}
+                folder = out / "models" / "+".join(group)
+                models[group] = joint.train(tasks, tasks, config, folder, at_once)
+                found[group] = joint.search(models[group], before, config)
+
+    train(group for _, partition in config.partitions for group in partition)
+    partitions, searched = dict(config.partitions), {}
+    if config.search:
+        train((name,) for name in names)
+        train(itertools.combinations(names, 2))
+        bits, saved = grouping.savings(names, models, found, at, before, config)
+        for place, each in enumerate(grouping.best(names, bits, saved, config.search), 1):
+            if not any(set(each) == set(known) for known in partitions.values()):
+                partitions[f"Found {place}"] = each
+                train(each)
+        searched = {"search": grouping.described(partitions, bits, saved)}
+    for group in models:
         seed = config.seeds[0]
         codec = joint.deployed(models[group][seed], found[group][seed].level)
         codec.save(out / "codecs" / "+".join(group))
@@ -100,8 +120,9 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         config.seeds,
         tasks=scored.described(at),
         original=originals,
-        groups=[_entry(group, found[group], models[group], config) for group in groups],
-        partitions=_compared(config, models, found, at, originals),
+        groups=[_entry(group, found[group], models[group], config) for group in models],
+        partitions=_compared(partitions, config, models, found, at, originals),
+        **searched,
     )
     harness.write_json(out / "results.json", results)
     return results
@@ -136,10 +157,15 @@ def _entry(group, found, models: dict[int, Model], config: Config) -> dict[str, 
 
 
 def _compared(
-    config: Config, models, found, at: dict[str, TaskData], originals: dict[str, float]
+    partitions: dict[str, Partition],
+    config: Config,
+    models,
+    found,
+    at: dict[str, TaskData],
+    originals: dict[str, float],
 ) -> list[dict[str, Any]]:
     """Each partition on the test split: its groups' plateaus, and its curve beside the first's."""
-    (_, first), *_ = config.partitions
+    first = next(iter(partitions.values()))
     test = next(iter(at.values())).splits["test"]
     pixels, images = math.prod(test.image_shape), len(test.feature)
 
@@ -165,7 +191,7 @@ def _compared(
         return resampled
 
     entries = []
-    for name, partition in config.partitions:
+    for name, partition in partitions.items():
         statistics = [statistic(partition, seed) for seed in config.seeds]
         entries.append(
             {
@@ -198,6 +224,10 @@ def table(results: dict[str, Any]) -> str:
     first = partitions[0]["name"]
     rates = [_cell(p, "bd_rate", 1, 0) for p in partitions[1:]]
     lines.append([f"BD-rate against {first}, %", "–", "0", *rates])
+    if "search" in results:
+        predicted = grouping.rates(results)
+        cells = [f"{predicted[p['name']]:.0f}" for p in partitions]
+        lines.append(["The same, predicted from pairs, %", "–", *cells])
     lines.append(
         ["Plateau", "–", *("reached" if p["reached"] else "not reached" for p in partitions)]
     )
@@ -266,12 +296,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metavar="NAME=A+B,C",
         help="groups of tasks, the partition to compare with first (default: the paper's four)",
     )
+    parser.add_argument(
+        "--search", type=int, default=0, help="partitions to find, by what pairs of tasks save"
+    )
     parser.add_argument("--refine", type=int, default=0, help="rounds of encoder-side refinement")
     given = parser.parse_args(arguments)
     plateau.check_refine(given.refine)
-    config = Config(**joint.chosen(given), refine=given.refine, partitions=tuple(given.partition))
+    if given.search < 0:
+        raise UsageError(f"--search {given.search}: expected 0 or more.")
+    config = Config(
+        **joint.chosen(given),
+        refine=given.refine,
+        partitions=tuple(given.partition),
+        search=given.search,
+    )
     results = run(config, given.out, given.parallel)
     draw(results, given.out / "aggregation.png")
+    if config.search:
+        grouping.draw(results, given.out / "grouping.png")
     rich.console.Console().print(rich.markdown.Markdown(table(results)))
 
 

@@ -26,7 +26,7 @@ from vcmjax.codecs import hevc
 from vcmjax.codecs.image import ImageCodec
 from vcmjax.data.loader import Source
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import image_quality, measure, tables
+from vcmjax.evaluate import image_quality, measure, plots, tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.tables import title
@@ -254,6 +254,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         above.set_title(", ".join(map(title, group)), fontsize=8)
         above.legend(fontsize=7)
         above.set_xscale("log")
+        plots.ticks(above.xaxis, above)
         below.set_xlabel("bytes per image")
         for axes in (above, below):
             axes.grid(alpha=0.25, lw=0.6)

@@ -333,10 +333,10 @@ def search(
     return found
 
 
-def curve(models: Sequence[Model], config: Config) -> scored.Curve:
-    """On the test split, by λ: the measurements of every model, each of which sends a stream."""
+def curve(models: Sequence[Model], config: Config, split: str = "test") -> scored.Curve:
+    """By λ: the measurements of every model, each of which sends a stream."""
     return [
-        [model.measured(int(model.codec.level_of(lam)), "test") for model in models]
+        [model.measured(int(model.codec.level_of(lam)), split) for model in models]
         for lam in config.lams
     ]
 

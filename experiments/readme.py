@@ -9,8 +9,9 @@ Expect: experiments/results/NAME.png for each plateau_*.json there, and an examp
         ``<!-- packings: NAME -->`` VCM's Tables I and II, ``<!-- splits: NAME -->`` MTC's example,
         ``<!-- aggregation: NAME -->``, ``<!-- human_vision: NAME -->``,
         ``<!-- transferability: NAME -->`` and ``<!-- unseen: NAME -->`` Tables 4 to 7 of CVR, ours
-        and the paper's, ``<!-- refinement: NAME -->`` what refinement saves, and
-        ``<!-- variable_rate: NAME -->`` one model for any priority, from NAME.json
+        and the paper's, ``<!-- grouping: NAME -->`` ours after a search for groups,
+        ``<!-- refinement: NAME -->`` what refinement saves, and ``<!-- variable_rate: NAME -->``
+        one model for any priority, from NAME.json
 """
 
 import re
@@ -21,6 +22,7 @@ from experiments import (
     aggregation,
     efficacy,
     feature_coding,
+    grouping,
     harness,
     human_vision,
     image_vs_feature,
@@ -44,6 +46,7 @@ _TABLES = {
     "packings": feature_coding.table_2,
     "splits": image_vs_feature.table,
     "aggregation": lambda results: f"{aggregation.table(results)}\n{paper.TABLE_4}",
+    "grouping": aggregation.table,
     "human_vision": lambda results: f"{human_vision.table(results)}\n{paper.TABLE_5}",
     "transferability": lambda results: f"{transferability.table(results)}\n{paper.TABLE_6}",
     "unseen": lambda results: f"{unseen.table(results)}\n{paper.TABLE_7}",
@@ -54,6 +57,7 @@ _DRAWN = (
     feature_coding,
     image_vs_feature,
     aggregation,
+    grouping,
     human_vision,
     transferability,
     unseen,

@@ -98,7 +98,10 @@ def table(results: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """A heat map: colour and first number the share of the score kept, second number the bytes."""
+    """A heat map: colour and first number the share of the score kept, second number the bytes.
+
+    A star marks what is not at its plateau.
+    """
     tasks = list(results["tasks"])
     names = [title(task) for task in tasks]
     cells = {(cell["source"], cell["target"]): cell for cell in results["cells"]}
@@ -110,7 +113,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for i, source in enumerate(tasks):
         for j, target in enumerate(tasks):
             cell = cells[source, target]
-            text = f"{100 * cell['kept']:.0f} %\n{cell['bytes']:.0f} B"
+            star = "" if all(cell["reached"].values()) else " *"
+            text = f"{100 * cell['kept']:.0f} %\n{cell['bytes']:.0f} B{star}"
             dark = cell["kept"] < (1 + low) / 2
             axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
     axes.set_xticks(range(len(tasks)), names, rotation=20, ha="right")

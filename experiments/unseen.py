@@ -19,7 +19,7 @@ import rich.markdown
 from experiments import conventional, harness, joint, method, scored
 from experiments.joint import Model
 from experiments.task_data import Reader, TaskData
-from vcmjax.evaluate import tables
+from vcmjax.evaluate import plots, tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.tables import title
 
@@ -184,6 +184,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             )
         axes.axhline(100, color="grey", ls=":")
         axes.set_xscale("log")
+        plots.ticks(axes.xaxis, axes)
         axes.set_xlabel("bytes per image")
         axes.set_ylabel("score kept, % of Original")
         axes.set_title(title(task), fontsize=10)

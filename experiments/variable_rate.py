@@ -24,7 +24,7 @@ from experiments.comparison import RESAMPLES
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import tables
+from vcmjax.evaluate import plots, tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.tables import title
@@ -202,6 +202,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 axes.plot(means[:, 0], 100 * means[:, 1], style, color=colour, ms=3, label=label)
         axes.axhline(100, color="grey", ls=":")
         axes.set_xscale("log")
+        plots.ticks(axes.xaxis, axes)
         axes.set_xlabel("bytes per image")
         axes.set_title(title(task), fontsize=10)
         axes.grid(alpha=0.25, lw=0.6)

@@ -1,12 +1,13 @@
 """Table 4: groups of tasks in one stream each, trained for a moment."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 import vcmjax
-from experiments import aggregation
+from experiments import aggregation, grouping
 
 EXPERIMENT = aggregation
 
@@ -52,6 +53,25 @@ def test_a_second_run_trains_and_measures_nothing(finished, again):
     assert json.loads((out / "results.json").read_text())["groups"] == again["groups"]
 
 
+def test_a_search_finds_a_partition_and_says_what_it_predicted(finished, tmp_path, drawn):
+    """Of two tasks there are two partitions: the pair, where it saves anything, is the best."""
+    config, _, _ = finished
+    apart = (("class_scene",), ("reshading",))
+    config = dataclasses.replace(config, partitions=(("Customized", apart),), search=2)
+    results = aggregation.run(config, tmp_path)
+    customized, found = results["partitions"]
+    assert customized["name"] == "Customized" and found["groups"] == [["class_scene", "reshading"]]
+    (pair,), alone = results["search"]["pairs"], results["search"]["alone"]
+    assert results["search"]["predicted"] == pytest.approx(
+        {
+            "Customized": sum(alone.values()),
+            found["name"]: sum(alone.values()) - pair["saved"],
+        }
+    )
+    assert "The same, predicted from pairs, %" in aggregation.table(results)
+    drawn(grouping.draw, results)
+
+
 def test_the_table_and_the_figure_show_every_partition(finished, drawn):
     *_, results = finished
     text = aggregation.table(results)
@@ -65,6 +85,7 @@ def test_the_table_and_the_figure_show_every_partition(finished, drawn):
         (["--partition", "A=normal", "B=reshading"], "--partition A: expected each of normal, re"),
         (["--partition", "A"], "expected NAME=TASK+TASK,TASK"),
         (["--partition", "A=pose"], "pose"),
+        (["--search", "-1"], "--search -1: expected 0 or more"),
         (["--seeds", "0"], "--seeds 0: expected 1 or more"),
     ],
 )

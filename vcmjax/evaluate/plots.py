@@ -167,7 +167,7 @@ def _rate_panel(axes: Axes, results: Results, task: str, split: str) -> None:
         functions = (lambda bpp: bpp * size, lambda count: count / size)
         top = axes.secondary_xaxis("top", functions=functions)
         top.set_xlabel("bytes per image")
-        _ticks(top.xaxis, axes)
+        ticks(top.xaxis, axes)
 
 
 def _rate_axes(axes: Axes, bpp: list[float], spec: dict[str, Any]) -> None:
@@ -177,15 +177,20 @@ def _rate_axes(axes: Axes, bpp: list[float], spec: dict[str, Any]) -> None:
         axes.set_xlim(min(bpp) / 1.2, max(bpp) * 1.2)
     else:
         axes.set_xlim(0, max(bpp) * 1.08)
-    _ticks(axes.xaxis, axes)
+    ticks(axes.xaxis, axes)
     axes.set_xlabel("bits per pixel")
     worse = "" if spec["higher_is_better"] else " (lower is better)"
     axes.set_ylabel(AXES.get(spec["metric"], spec["metric"]) + worse)
     axes.grid(alpha=0.25, lw=0.6)
 
 
-def _ticks(axis: Any, axes: Axes) -> None:
-    """Plain numbers; on a logarithmic axis at 1, 2 and 5, or 1 and 3 where it is long."""
+def ticks(axis: Any, axes: Axes) -> None:
+    """Plain numbers; on a logarithmic axis at 1, 2 and 5, or 1 and 3 where it is long.
+
+    Args:
+      axis: Whose ticks.
+      axes: Of the scale and the limits, with everything drawn.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if axes.get_xscale() == "log":
