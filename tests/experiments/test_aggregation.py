@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -55,7 +56,8 @@ def test_a_second_run_trains_and_measures_nothing(finished, again):
 
 def test_a_search_finds_a_partition_and_says_what_it_predicted(finished, tmp_path, drawn):
     """Of two tasks there are two partitions: the pair, where it saves anything, is the best."""
-    config, _, _ = finished
+    config, out, _ = finished
+    shutil.copytree(out / "models", tmp_path / "models")
     apart = (("class_scene",), ("reshading",))
     config = dataclasses.replace(config, partitions=(("Customized", apart),), search=2)
     results = aggregation.run(config, tmp_path)
