@@ -56,6 +56,19 @@ def fit(directory, steps=60, chunk=10, seeds=(0,), lams=1.0, progress=lambda ste
     return loop.fit(PROBLEM, data(), data(seed=1), options, runs(seeds, lams), directory, progress)
 
 
+def test_the_step_is_compiled_once(tmp_path):
+    traced = []
+
+    def counted(*arguments):
+        traced.append(1)
+        return loss(*arguments)
+
+    problem = PROBLEM._replace(loss=counted)
+    options = Options(30, batch=8, chunk=10)
+    loop.fit(problem, data(), data(seed=1), options, runs([0]), tmp_path)
+    assert len(traced) == 1
+
+
 def assert_same(a, b):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_array_equal(x, y)

@@ -240,7 +240,8 @@ def _fresh(problem: Problem, options: Options, seed: int) -> State:
         optimiser=_optimiser(options).init(params),
         step=jnp.zeros((), jnp.int32),
         best=params,
-        best_cost=jnp.asarray(jnp.inf),
+        # Of a type as firm as what comes back: else the first chunk's program is compiled again.
+        best_cost=jnp.full((), jnp.inf, jnp.float32),
         healthy=jnp.asarray(True),
         history=jnp.full((options.steps // options.chunk, len(problem.recorded) + 1), jnp.nan),
     )
