@@ -26,10 +26,13 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def newest(self, like: Any) -> Any | None:
-        """The newest state, arrays shaped as in `like`; None when there is none."""
+        """The newest state, of the shapes and types in `like`; None when there is none."""
         if not self._manager or (step := self._manager.latest_step()) is None:
             return None
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
+        )
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
 

@@ -137,20 +137,24 @@ def fit(
     """
     devices = parallel.devices()
     count = len(runs.seed)
-    fresh = [_fresh(problem, options, int(seed)) for seed in runs.seed]
-    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fresh)
+
+    def fresh(init: Callable) -> State:
+        each = [_fresh(init(jax.random.key(int(seed))), problem, options) for seed in runs.seed]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+    like = jax.eval_shape(lambda: fresh(problem.init))
     streamed = not all(isinstance(a, np.ndarray | jax.Array) for a in jax.tree.leaves(train))
     examples = len(train) if streamed else len(jax.tree.leaves(train)[0])
     validated = len(jax.tree.leaves(val)[0])
-    parallel.agree(_facts(examples, validated, options, runs, state, devices))
+    parallel.agree(_facts(examples, validated, options, runs, like, devices))
     devices.check(options.batch)
     if not examples or not validated:
         raise UsageError("fit: no training or no validation examples; expected at least one each")
     chunk = _chunk(problem, options, count, devices, streamed)
     parts = _validation(validated, options, devices)
     with checkpoint.opened(directory) as kept:
-        saved = kept.newest(state)
-        state = devices.broadcast(state if saved is None else saved)
+        saved = kept.newest(like)
+        state = devices.broadcast(fresh(_hastily(problem.init)) if saved is None else saved)
         done = int(state.step[0])
         healthy = bool(state.healthy.any())
         progress(done)
@@ -229,12 +233,15 @@ def _optimiser(options: Options) -> optax.GradientTransformation:
     )
 
 
-def _fresh(problem: Problem, options: Options, seed: int) -> State:
+def _hastily(init: Callable) -> Callable:
     # Compiled as a whole, the forward pass that Flax runs to find shapes is left out; on a CPU
     # optimising what runs once costs more than it saves (13 s against 5 s for a codec).
     hasty = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     compiler = hasty if jax.default_backend() == "cpu" else None
-    params = jax.jit(problem.init, compiler_options=compiler)(jax.random.key(seed))
+    return jax.jit(init, compiler_options=compiler)
+
+
+def _fresh(params: Any, problem: Problem, options: Options) -> State:
     return State(
         params=params,
         optimiser=_optimiser(options).init(params),
