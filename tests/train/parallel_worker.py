@@ -1,5 +1,6 @@
 """One process of a training, started by test_parallel: `parallel_worker.py WHAT DIRECTORY`."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,18 +15,24 @@ from vcmjax import arrays, cli
 from vcmjax.errors import UsageError
 from vcmjax.train import loop, parallel
 
+CASES = [("codebook", "arrays", [3]), ("spatial", "source", [3, 4])]
+
 
 class Source:
-    """Examples, one at a time."""
+    """The examples of `small.split`, one at a time."""
 
-    def __init__(self, data):
-        self.data = jax.tree.map(np.asarray, data)
+    def __init__(self):
+        self.data = jax.tree.map(np.asarray, small.split())
 
     def __len__(self):
-        return len(jax.tree.leaves(self.data)[0])
+        return len(self.data.label)
 
     def __getitem__(self, index):
         return jax.tree.map(lambda leaf: leaf[index], self.data)
+
+
+class Stop(Exception):
+    pass
 
 
 def flat(tree):
@@ -33,15 +40,23 @@ def flat(tree):
 
 
 def train(directory):
-    """First gradient, and parameters after two steps, of every case."""
-    # A codec on examples that are read as they are needed, and two regressions at once on arrays.
-    codec = small.problem("codebook", "mix"), Source(small.split()), small.split(1, 16), [3]
-    regression = test_loop.PROBLEM, test_loop.data(48), test_loop.data(16, 1), [3, 4]
-    for case, (problem, data, val, seeds) in {"codec": codec, "regression": regression}.items():
-        options = loop.Options(2, batch=16, chunk=1, validation_batch=5)
+    """First gradient, and parameters after three steps in two calls, of every case."""
+    for prior, kind, seeds in CASES:
+        data = small.split() if kind == "arrays" else Source()
+        problem = small.problem(prior, "mix")
+        options = loop.Options(3, batch=16, chunk=1, validation_batch=5)
         runs = loop.Runs(np.array(seeds), np.array([[0.01, 1.0]] * len(seeds), np.float32))
-        place = directory / case
-        results = loop.fit(problem, data, val, options, runs, place)
+        place = directory / prior
+
+        def stop(step):
+            if step == 1:
+                raise Stop
+
+        def fit(progress, data=data, problem=problem, options=options, runs=runs, place=place):
+            return loop.fit(problem, data, small.split(1, 16), options, runs, place, progress)
+
+        with contextlib.suppress(Stop):
+            fit(stop)
         if jax.process_index() == 0:
             with arrays._checkpointer() as checkpointer:
                 saved = checkpointer.restore((place / "1" / "default").absolute())
@@ -49,8 +64,10 @@ def train(directory):
             # Adam's first moment is a tenth of the clipped gradient.
             moments = [leaf for path, leaf in leaves if "'mu'" in jax.tree_util.keystr(path)]
             gradient = 10 * flat(moments)
+        results = fit(lambda step: None)
+        if jax.process_index() == 0:
             np.savez(
-                directory / f"{case}.npz",
+                directory / f"{prior}.npz",
                 gradient=gradient,
                 params=flat([result.params for result in results]),
                 history=np.stack([result.history for result in results]),
