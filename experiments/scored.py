@@ -144,6 +144,11 @@ def cell(results: dict[str, Any], task: str, value: float, ci: list[float] | Non
     return tables.cell(value, ci, tables.SCALES.get(metric, 1), 4 if metric == "l1" else 1)
 
 
+def star(entry: dict[str, Any]) -> str:
+    """What marks an entry of `joint.status` that is not at its plateau for every seed."""
+    return "" if all(entry["reached"].values()) else " *"
+
+
 def at_the_plateau(results: dict[str, Any], starred: bool = True) -> str:
     """What numbers of a table are, where each is taken at its plateau; `starred` where missed."""
     seeds = len(results["seeds"])

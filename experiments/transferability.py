@@ -90,8 +90,7 @@ def table(results: dict[str, Any]) -> str:
             cell = cells[source, target]
             score = scored.cell(results, target, cell["score"], cell["ci"]["score"])
             size = tables.cell(cell["bytes"], cell["ci"]["bytes"], 1, 1)
-            star = "" if all(cell["reached"].values()) else " *"
-            line.append(f"{score} at {size} B{star}")
+            line.append(f"{score} at {size} B{scored.star(cell)}")
         lines.append(line)
     note = scored.at_the_plateau(results)
     return tables.piped(lines) + f"\n\n{note}\n"
@@ -113,8 +112,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for i, source in enumerate(tasks):
         for j, target in enumerate(tasks):
             cell = cells[source, target]
-            star = "" if all(cell["reached"].values()) else " *"
-            text = f"{100 * cell['kept']:.0f} %\n{cell['bytes']:.0f} B{star}"
+            text = f"{100 * cell['kept']:.0f} %\n{cell['bytes']:.0f} B{scored.star(cell)}"
             dark = cell["kept"] < (1 + low) / 2
             axes.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
     axes.set_xticks(range(len(tasks)), names, rotation=20, ha="right")

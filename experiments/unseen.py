@@ -146,9 +146,8 @@ def table(results: dict[str, Any]) -> str:
             if row is None:
                 line += ["–", "–"]
                 continue
-            star = "" if all(row["reached"].values()) else " *"
             line += [
-                tables.cell(row["bytes"], row["ci"]["bytes"], 1, 1) + star,
+                tables.cell(row["bytes"], row["ci"]["bytes"], 1, 1) + scored.star(row),
                 scored.cell(results, task, row["score"], row["ci"]["score"]),
             ]
         lines.append(line)

@@ -28,7 +28,7 @@ def finished(request, tmp_path_factory):
 def again(request, finished, monkeypatch):
     """The results of a second run of the module's EXPERIMENT, to which measuring is an error."""
 
-    def measured(*_):
+    def measured(*_, **__):
         raise AssertionError("measured twice")
 
     monkeypatch.setattr("vcmjax.evaluate.measure.reconstruction", measured)

@@ -197,8 +197,8 @@ class FrozenCodec:
             tasks = {}
             for name, each in self.networks.items() if self.network else ():
                 tasks[name] = each.task._asdict()
-                path_of = aside / _network_name(name, each.network.name == "small")
-                pretrained.save(path_of, each.network, each.params, each.scores)
+                place = aside / _network_name(name, each.network.name == "small")
+                pretrained.save(place, each.network, each.params, each.scores)
             config = {
                 "format": _FORMAT,
                 "codec": dataclasses.asdict(self.codec),

@@ -102,15 +102,18 @@ def refinement_target(goal: Goal | Mapping[str, Goal]) -> refine.Target:
       goal: What the codec was trained for, by task where it has several; only heads, tasks and
         weights count.
     """
-    several = not isinstance(goal, Goal)
-    goals: Mapping[str, Goal] = {"": goal} if isinstance(goal, Goal) else goal
+
+    def by_name(each: Any) -> Mapping[str, Any]:
+        return {"": each} if isinstance(goal, Goal) else each
+
+    goals: Mapping[str, Goal] = by_name(goal)
 
     def reference(features: Any) -> dict[str, jax.Array]:
-        given = features if several else {"": features}
+        given = by_name(features)
         return {name: each.head(given[name]) for name, each in goals.items()}
 
     def distortion(received: Any, outputs: dict[str, jax.Array]) -> jax.Array:
-        given = received if several else {"": received}
+        given = by_name(received)
         far = [
             each.weight * losses.to_network(each.task, each.head(given[name]), outputs[name])
             for name, each in goals.items()
