@@ -152,7 +152,9 @@ def refinement(goal: Goal | Mapping[str, Goal], rounds: int) -> measure.Refineme
 def loop_options(steps: int, batch: int, learning_rate: float) -> loop.Options:
     """How long a codec is trained; `steps` is a multiple of 100."""
     chunk = 200 if steps % 200 == 0 else 100
-    return loop.Options(steps, batch, learning_rate, chunk=chunk)
+    # Of each of so many images all rate levels at once.
+    at_once = 32 // len(codec_training.VALIDATION_LEVELS)
+    return loop.Options(steps, batch, learning_rate, chunk=chunk, validation_batch=at_once)
 
 
 def train(

@@ -23,7 +23,7 @@ from vcmjax.entropy import gaussian, integer
 from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
 from vcmjax.entropy.scale_hyperprior import ScaleHyperprior
 from vcmjax.errors import VcmError
-from vcmjax.nets import transfer
+from vcmjax.nets import layers, transfer
 from vcmjax.nets.transfer import Features, Shape, Shapes, Size, Transfer
 from vcmjax.rounding import add_noise, straight_through
 
@@ -150,7 +150,7 @@ class FeatureCodec:
         params: dict[str, Any] = {"statistics": statistics, **of.init(keys[0], keys[1])}
         if self.prior:
             latent = jnp.zeros((1, *of.latent_size(), self.latent_channels))
-            params["prior"] = self._prior.init(keys[2], latent, jnp.zeros((1,)))
+            params["prior"] = layers.init(self._prior, keys[2], latent, jnp.zeros((1,)))
         return params
 
     def statistics(self, features: Features) -> Any:

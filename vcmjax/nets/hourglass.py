@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.errors import UsageError
+from vcmjax.nets import layers
 from vcmjax.nets.layers import upsample
 from vcmjax.tasks import Task
 
@@ -56,9 +57,9 @@ class Hourglass(NamedTuple):
     def init(self, key: jax.Array, size: int = 128) -> dict:
         """Random parameters ``{"encoder": ..., "head": ...}`` for images of `size` pixels."""
         encoder_key, head_key = jax.random.split(key)
-        encoder = self.encoder.init(encoder_key, jnp.zeros((1, size, size, 3)))
+        encoder = layers.init(self.encoder, encoder_key, jnp.zeros((1, size, size, 3)))
         feature = jnp.zeros((1, size // self.stride, size // self.stride, CHANNELS))
-        return {"encoder": encoder, "head": self.head.init(head_key, feature)}
+        return {"encoder": encoder, "head": layers.init(self.head, head_key, feature)}
 
     def encode(self, params: dict, image: jax.Array | np.ndarray, dtype: Any = None) -> jax.Array:
         """uint8 image (B, H, W, 3) to float32 feature (B, H/stride, W/stride, 8).

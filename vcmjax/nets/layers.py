@@ -1,5 +1,7 @@
 """Small layers used by more than one network."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -36,6 +38,11 @@ class Film(nn.Module):
         out = out.reshape(out.shape[0], *(1,) * (x.ndim - 2), -1)
         gain, shift = jnp.split(out, 2, axis=-1)
         return x * jnp.exp(gain) + shift
+
+
+def init(module: nn.Module, key: jax.Array, *inputs: jax.Array) -> Any:
+    """As `module.init`, without running the module: of `inputs` only shapes and types count."""
+    return module.lazy_init(key, *jax.eval_shape(lambda: inputs))
 
 
 def upsample(x: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.errors import VcmError
+from vcmjax.nets import layers
 from vcmjax.nets.transforms import (
     Analysis,
     Synthesis,
@@ -158,14 +159,14 @@ class Transfer:
             self.sent.items(), self._keys(analysis, self.sent), strict=True
         ):
             sample = self._pad(name, shape, jnp.zeros((1, *shape)))
-            sent[name] = self._analysis(name, shape).init(key, sample, told)
+            sent[name] = layers.init(self._analysis(name, shape), key, sample, told)
         latent = jnp.zeros((1, *self.latent_size(), self.latent_channels))
         back = {}
         for (name, shape), key in zip(
             self.received.items(), self._keys(synthesis, self.received), strict=True
         ):
             seen = self._for(shape, latent)
-            back[name] = self._synthesis(name, shape).init(key, seen, level)
+            back[name] = layers.init(self._synthesis(name, shape), key, seen, level)
         return {"analysis": self.bare(sent), "synthesis": self.bare(back)}
 
     def statistics(self, features: Features) -> Any:

@@ -1,5 +1,6 @@
 """What training a feature codec minimises: rate plus λ times the distortion of task or tasks."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -224,7 +225,7 @@ def problem(
         total = lagrangian(weight * output.bits, annealed, far).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
 
-    def cost(params, run: Runs, sent: Features, level: int):
+    def cost(params, run: Runs, sent: Features, level: jax.Array):
         levels = jnp.full(transfer.count(sent.feature), level, jnp.int32)
         if codec.prior:
             output = codec.quantise(params, sent.feature, levels).output
@@ -238,8 +239,8 @@ def problem(
         sent = _arrays(batch)
         conditioned = codec.prior and not math.isclose(*codec.lams)
         levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
-        costs = [cost(params, run, sent, level) for level in levels]
-        return jnp.mean(jnp.stack(costs), axis=0)
+        each = jax.vmap(functools.partial(cost, params, run, sent))(jnp.array(levels))
+        return each.mean(axis=0)
 
     statistics = codec.statistics(_float(sample))
 

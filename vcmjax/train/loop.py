@@ -6,6 +6,7 @@ that is read ahead, a batch at a time. Either way the step is spread over all de
 processes, see `parallel`, and ends with the same parameters on any number of them.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -138,11 +139,12 @@ def fit(
     devices = parallel.devices()
     count = len(runs.seed)
 
-    def fresh(init: Callable) -> State:
-        each = [_fresh(init(jax.random.key(int(seed))), problem, options) for seed in runs.seed]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    def fresh() -> State:
+        with _hastily():
+            params = [problem.init(jax.random.key(int(seed))) for seed in runs.seed]
+        return jax.jit(functools.partial(_fresh, problem, options))(params)
 
-    like = jax.eval_shape(lambda: fresh(problem.init))
+    like = jax.eval_shape(fresh)
     streamed = not all(isinstance(a, np.ndarray | jax.Array) for a in jax.tree.leaves(train))
     examples = len(train) if streamed else len(jax.tree.leaves(train)[0])
     validated = len(jax.tree.leaves(val)[0])
@@ -154,7 +156,7 @@ def fit(
     parts = _validation(validated, options, devices)
     with checkpoint.opened(directory) as kept:
         saved = kept.newest(like)
-        state = devices.broadcast(fresh(_hastily(problem.init)) if saved is None else saved)
+        state = devices.broadcast(fresh() if saved is None else saved)
         done = int(state.step[0])
         healthy = bool(state.healthy.any())
         progress(done)
@@ -226,31 +228,39 @@ def _stream(source, options: Options, runs: Runs, devices: Devices, done: int) -
 def _optimiser(options: Options) -> optax.GradientTransformation:
     warm = min(100, options.steps // 10)
     rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, warm, options.steps)
+    # As one vector: of hundreds of leaves it would be half of the program, and of its compilation.
+    adam = optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam()))
     decayed = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)  # noqa: E731
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(rate, weight_decay=options.weight_decay, mask=decayed),
-    )
+    decay = optax.add_decayed_weights(options.weight_decay, decayed)
+    steps = [adam, decay] if options.weight_decay else [adam]
+    return optax.chain(*steps, optax.scale_by_learning_rate(rate))
 
 
-def _hastily(init: Callable) -> Callable:
-    # Compiled as a whole, the forward pass that Flax runs to find shapes is left out; on a CPU
-    # optimising what runs once costs more than it saves (13 s against 5 s for a codec).
-    hasty = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    compiler = hasty if jax.default_backend() == "cpu" else None
-    return jax.jit(init, compiler_options=compiler)
+@contextlib.contextmanager
+def _hastily() -> Iterator[None]:
+    """On a CPU, what runs once is not worth optimising: 1 s for each shape of a random kernel."""
+    option = "jax_disable_most_optimizations"
+    before = jax.config.read(option)
+    jax.config.update(option, before or jax.default_backend() == "cpu")
+    try:
+        yield
+    finally:
+        jax.config.update(option, before)
 
 
-def _fresh(params: Any, problem: Problem, options: Options) -> State:
+def _fresh(problem: Problem, options: Options, params: list[Any]) -> State:
+    """The state before the first step, of the parameters of each run."""
+    count, chunks = len(params), options.steps // options.chunk
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     return State(
-        params=params,
-        optimiser=_optimiser(options).init(params),
-        step=jnp.zeros((), jnp.int32),
-        best=params,
+        params=stacked,
+        optimiser=jax.vmap(_optimiser(options).init)(stacked),
+        step=jnp.zeros(count, jnp.int32),
+        best=stacked,
         # Of a type as firm as what comes back: else the first chunk's program is compiled again.
-        best_cost=jnp.full((), jnp.inf, jnp.float32),
-        healthy=jnp.asarray(True),
-        history=jnp.full((options.steps // options.chunk, len(problem.recorded) + 1), jnp.nan),
+        best_cost=jnp.full(count, jnp.inf, jnp.float32),
+        healthy=jnp.full(count, True),
+        history=jnp.full((count, chunks, len(problem.recorded) + 1), jnp.nan),
     )
 
 

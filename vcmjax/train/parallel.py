@@ -76,7 +76,13 @@ class Devices(NamedTuple):
 
     def mapped(self, function: Callable) -> Callable:
         """`function` compiled; with several devices, of arguments with a leading axis of them."""
-        return jax.pmap(function, axis_name=_AXIS) if self.several else jax.jit(function)
+        if self.several:
+            return jax.pmap(function, axis_name=_AXIS)
+        # On a CPU the higher levels, JAX's default, take half as long again to compile, for steps
+        # that are no faster (benchmarks/RESULTS.md).
+        low = {"xla_backend_optimization_level": 1}
+        as_is = jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations")
+        return jax.jit(function, compiler_options=None if as_is else low)
 
     def mean(self, tree: Any) -> Any:
         """Inside `mapped`: the mean over all devices of all processes."""
