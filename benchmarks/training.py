@@ -2,10 +2,13 @@
 
 Run:    python -m benchmarks.training [--repeats 30]
 Prints: medians of a gradient step at batch 8: the whole, and as a share of it what running the
-        head on what was sent would add, where its outputs were not kept; and Adam's part
+        head on what was sent would add, where its outputs were not kept; and Adam's part. Then what
+        the compiler's levels cost: CPU seconds to compile the gradient at the level that training
+        takes on a CPU and at JAX's own, and the step by each
 """
 
 import argparse
+import time
 from collections.abc import Callable
 
 import jax
@@ -19,6 +22,7 @@ from vcmjax.evaluate import tables
 from vcmjax.train import loop
 
 KINDS = ("gradient", "references too", "Adam")
+LEVELS = (1, 3)
 GROUPS = (("normal",), ("class_scene",), aggregation.SIX[3:], aggregation.SIX)
 
 
@@ -27,7 +31,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=30)
     given = parser.parse_args()
-    works = {(group, kind): work for group in GROUPS for kind, work in _works(group).items()}
+    works, compiling = {}, {}
+    for group in GROUPS:
+        made, taken = _works(group)
+        works |= {(group, kind): work for kind, work in made.items()}
+        compiling |= {(group, level): cpu for level, cpu in taken.items()}
     seconds = rounds.medians(works, given.repeats)
     lines = [["tasks", "gradient, ms", "references too, ms", "ratio", "Adam, ms"]]
     lines.append(["---", *["---:"] * 4])
@@ -37,10 +45,24 @@ def main() -> None:
         lines.append([", ".join(group), f"{whole:.1f}", f"{both:.1f}", ratio, f"{adam:.1f}"])
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}, batch {joint.Config.batch}")
     print(tables.piped(lines))
+    lines = [["tasks", "to compile, s: level 1", "3", "ratio", "a step, ms: level 1", "3", "ratio"]]
+    lines.append(["---", *["---:"] * 6])
+    for group in GROUPS:
+        low, high = (compiling[group, level] for level in LEVELS)
+        fast, slow = (1e3 * seconds[group, level] for level in LEVELS)
+        cells = [f"{x:.1f}" for x in (low, high)], [f"{x:.1f}" for x in (fast, slow)]
+        ratios = f"{low / high:.2f}", f"{fast / slow:.2f}"
+        lines.append([", ".join(group), *cells[0], ratios[0], *cells[1], ratios[1]])
+    print(f"\n{tables.piped(lines)}")
 
 
-def _works(group: tuple[str, ...]) -> dict[str, Callable[[], object]]:
-    """By kind: the gradient, the same with the head run on what was sent, and Adam."""
+def _works(
+    group: tuple[str, ...],
+) -> tuple[dict[str | int, Callable[[], object]], dict[int, float]]:
+    """By kind: the gradient, the same with the head run on what was sent, and Adam.
+
+    By level of the compiler the gradient once more, and the CPU seconds that it took to compile.
+    """
     config = aggregation.Config()
     _, at = joint.opened(config, group)
     codec, _, problem, train, _ = joint.posed(at, at, config)
@@ -56,8 +78,15 @@ def _works(group: tuple[str, ...]) -> dict[str, Callable[[], object]]:
         lambda: gradient(params, keys, run, batch._replace(reference=None), 0.5),
         lambda: update(params, moments, params),
     )
-    waited = [lambda work=work: jax.block_until_ready(work()) for work in works]
-    return dict(zip(KINDS, waited, strict=True))
+    named: dict[str | int, Callable[[], object]] = dict(zip(KINDS, works, strict=True))
+    arguments, taken = (params, keys, run, batch, 0.5), {}
+    for level in LEVELS:
+        before = time.process_time()
+        compiled = gradient.lower(*arguments).compile({"xla_backend_optimization_level": level})
+        taken[level] = time.process_time() - before
+        named[level] = lambda compiled=compiled: compiled(*arguments)
+    waited = {kind: lambda work=work: jax.block_until_ready(work()) for kind, work in named.items()}
+    return waited, taken
 
 
 if __name__ == "__main__":

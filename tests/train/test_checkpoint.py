@@ -1,7 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from vcmjax.errors import DataError
 from vcmjax.train import checkpoint
 
 
@@ -42,5 +44,26 @@ def test_a_half_written_state_is_passed_over(tmp_path):
         kept.save(100, state(100))
     # What a kill leaves of a write: a folder of a temporary name.
     (tmp_path / "200.orbax-checkpoint-tmp-0").mkdir()
+    with checkpoint.opened(tmp_path) as kept:
+        assert_equal(kept.newest(state(0)), state(100))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s | {"more": np.zeros(1, np.float32)},
+        lambda s: {k: v for k, v in s.items() if k != "history"},
+        lambda s: s | {"params": {"a": s["params"][0], "b": s["params"][1]}},
+    ],
+    ids=["more", "less", "another tree"],
+)
+def test_a_state_of_another_form_is_refused_by_name_and_kept(tmp_path, change):
+    with checkpoint.opened(tmp_path) as kept:
+        kept.save(100, state(100))
+    with (
+        checkpoint.opened(tmp_path) as kept,
+        pytest.raises(DataError, match=f"{tmp_path}/100: a checkpoint of another form"),
+    ):
+        kept.newest(change(state(0)))
     with checkpoint.opened(tmp_path) as kept:
         assert_equal(kept.newest(state(0)), state(100))

@@ -9,6 +9,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.options import MultiprocessingOptions
 
+from vcmjax.errors import DataError
+
 
 class Checkpoints:
     """The two newest states of one training run; kept by process 0 alone, where there are several.
@@ -26,14 +28,25 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(state))
 
     def newest(self, like: Any) -> Any | None:
-        """The newest state, of the shapes and types in `like`; None when there is none."""
+        """The newest state, of the shapes and types in `like`; None when there is none.
+
+        Raises:
+          DataError: The newest is of another form: of another training, or another version's.
+        """
         if not self._manager or (step := self._manager.latest_step()) is None:
             return None
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
         )
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except ValueError as error:
+            raise DataError(
+                f"{self._manager.directory / str(step)}: a checkpoint of another form than what is "
+                "trained now; expected one by this version of vcmjax and of the same model. Remove "
+                f"{self._manager.directory} to train anew."
+            ) from error
 
 
 @contextmanager
