@@ -16,7 +16,7 @@ from vcmjax.train import parallel
 from vcmjax.train.parallel import Devices
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
-TWO = "--xla_force_host_platform_device_count=2"
+TWO = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
