@@ -8,7 +8,6 @@ Expect: the extra rate at three λ, with 95 % bootstrap intervals over images
 import argparse
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
@@ -34,12 +33,12 @@ def main() -> None:
         symbols = codec.quantise(frozen.params, features, levels)
         latent = np.asarray(symbols.latent)
         size = latent.shape[1:-1]
-        _, scale = codec._predict(
-            frozen.params, jnp.asarray(symbols.side, jnp.float32), codec._from_level(levels), size
-        )
+        _, scale = codec.predict(frozen.params, symbols.side, symbols.latent, levels)
+        scales = frozen.tables.scales
+        log_scales = scales.log_scales(symbols.side, levels, size)
         indexes = {
             "float": np.searchsorted(gaussian.LOG_THRESHOLDS, np.log(np.asarray(scale))),
-            "integer": frozen.tables.scales.indexes(symbols.side, levels, size),
+            "integer": scales.indexes(log_scales),
         }
         bits = {
             name: tables.ideal_bits(latent - frozen.tables.offsets[k], k, frozen.tables.cdf)

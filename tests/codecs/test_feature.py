@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vcmjax.codecs.feature import FeatureCodec
-from vcmjax.entropy import gaussian
+from vcmjax.entropy import checkerboard, gaussian
 from vcmjax.errors import CorruptStream, VcmError
 
 tiny = functools.partial(FeatureCodec, latent_channels=4, hidden=16, side=3)
@@ -21,6 +21,8 @@ CODECS = {
     "codebook of a vector": tiny((6,)),
     "codebook, odd sizes": tiny((13, 18, 5)),
     "spatial, odd sizes, one lam": tiny((13, 18, 5), "spatial", lams=(0.1, 0.1)),
+    "codebook in context": tiny((8, 8, 3), context=True),
+    "spatial in context, odd sizes": tiny((13, 18, 5), "spatial", context=True),
 }
 each_codec = pytest.mark.parametrize("name", CODECS)
 
@@ -122,9 +124,18 @@ def test_symbols_drawn_from_the_model_take_the_bits_that_it_estimates(name):
     level = np.asarray(codec.level_of(lams_of(codec, 64)))
     _, _, _, symbols = decoded(name)
     side = np.zeros((64, *symbols.side.shape[1:]), np.int32)
-    index = frozen.scales.indexes(side, level, symbols.latent.shape[1:-1])
-    scale = gaussian.SCALES[index]
-    latent = np.rint(np.random.default_rng(0).normal(0, scale)).astype(np.int32)
+    scales, shape = frozen.scales, symbols.latent.shape[1:]
+
+    def drawn(log_scales):
+        scale = gaussian.SCALES[scales.indexes(log_scales)]
+        return np.rint(np.random.default_rng(0).normal(0, scale)).astype(np.int32)
+
+    log_scales = scales.log_scales(side, level, shape[:-1])
+    latent = drawn(log_scales)
+    if codec.context:
+        anchor = checkerboard.anchors(*shape[:2])
+        others = drawn(scales.in_context(log_scales, np.where(anchor, latent, 0), level))
+        latent = np.where(anchor, latent, others)
     streams = codec.write(frozen, side, latent, level)
     estimate = codec.restore(
         params, side, jnp.asarray(latent, jnp.float32), level, codec.transfer.size

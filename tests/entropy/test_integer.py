@@ -1,5 +1,6 @@
 """The integer hyper-synthesis against the float one, and against Python's own integers."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcmjax.entropy import gaussian, integer
+from vcmjax.entropy import checkerboard, gaussian, integer
+from vcmjax.entropy.checkerboard import Checkerboard
 from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
 from vcmjax.entropy.integer import FRACTION, WEIGHT_FRACTION
 from vcmjax.entropy.scale_hyperprior import ScaleHyperprior
@@ -46,6 +48,10 @@ def side_of(name, count, high=20, seed=0):
     return side, rng.integers(0, len(LEVELS), count)
 
 
+def indexes(network, side, level, size):
+    return network.indexes(network.log_scales(side, level, size))
+
+
 @each_model
 def test_indexes_are_those_of_the_float_network_but_for_ties(name):
     model, size = MODELS[name]
@@ -56,7 +62,7 @@ def test_indexes_are_those_of_the_float_network_but_for_ties(name):
         params, jnp.asarray(side, jnp.float32), position, size, method="predict"
     )
     log_scale = np.asarray(log_scale, np.float64)
-    got = network.indexes(side, level, size)
+    got = indexes(network, side, level, size)
     assert got.shape == log_scale.shape and got.dtype == np.int32
     assert len(np.unique(got)) > 10  # the comparison is not of one clipped value
     near = np.searchsorted(gaussian.LOG_THRESHOLDS, log_scale - 0.01)
@@ -64,18 +70,30 @@ def test_indexes_are_those_of_the_float_network_but_for_ties(name):
     assert np.all((near <= got) & (got <= far))
 
 
+def big(x):
+    """Python's integers, which never round and have no limit."""
+    return np.asarray(x, np.int64).astype(object)
+
+
 def exact(network, side, level, size):
-    """The same formulas in Python's integers, which never round: object arrays, floor division."""
+    """`log_scales` by the same formulas in Python's integers."""
+    x = np.clip(big(side) * 2**FRACTION // 2**network.gain_bits, -(2**23), 2**23)
+    return exact_steps(network.steps, x, level, size)
 
-    def big(x):
-        return np.asarray(x, np.int64).astype(object)
 
+def exact_in_context(network, log_scales, anchors, level):
+    """`in_context` likewise."""
+    seen = np.clip(big(anchors) * 2**FRACTION, -(2**23), 2**23)
+    x = np.concatenate([seen, big(log_scales)], axis=-1)
+    return big(log_scales) + exact_steps(network.context, x, level, x.shape[1:3])
+
+
+def exact_steps(steps, x, level, size):
     def rescaled(x):
         half, limit = 1 << (WEIGHT_FRACTION - 1), int(integer.LIMIT)
         return np.clip((x + half) // (1 << WEIGHT_FRACTION), -limit, limit)
 
-    x = np.clip(big(side) * 2**FRACTION // 2**network.gain_bits, -(2**23), 2**23)
-    for step in network.steps:
+    for step in steps:
         match step:
             case integer.Linear(weight, bias, taps):
                 if taps == 9:
@@ -98,7 +116,7 @@ def exact(network, side, level, size):
                 b, h, w, c = x.shape
                 x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
                 x = x.reshape(b, 2 * h, 2 * w, c // 4)[:, : size[0], : size[1]]
-    return np.searchsorted(network.thresholds, x.astype(np.float64), side="right")
+    return x
 
 
 @each_model
@@ -108,7 +126,7 @@ def test_arithmetic_is_exact_even_for_symbols_that_no_encoder_writes(name, high)
     _, network = prepared(name)
     side, level = side_of(name, 3, high)
     np.testing.assert_array_equal(
-        network.indexes(side, level, size), exact(network, side, level, size)
+        network.log_scales(side, level, size), exact(network, side, level, size).astype(float)
     )
 
 
@@ -119,8 +137,8 @@ def test_indexes_do_not_depend_on_the_batch(name, batch):
     _, network = prepared(name)
     side, level = side_of(name, 64)
     parts = [slice(i, i + batch) for i in range(0, 64, batch)]
-    apart = [network.indexes(side[part], level[part], size) for part in parts]
-    np.testing.assert_array_equal(np.concatenate(apart), network.indexes(side, level, size))
+    apart = [indexes(network, side[part], level[part], size) for part in parts]
+    np.testing.assert_array_equal(np.concatenate(apart), indexes(network, side, level, size))
 
 
 @each_model
@@ -140,7 +158,7 @@ def test_the_order_of_summation_changes_nothing(name):
     )
     other = integer.ScaleNetwork(network.gain_bits, shuffled, network.thresholds)
     np.testing.assert_array_equal(
-        network.indexes(side, level, size), other.indexes(side, level, size)
+        indexes(network, side, level, size), indexes(other, side, level, size)
     )
 
 
@@ -153,8 +171,95 @@ def test_arrays_describe_the_network_whole(name):
     assert all(array.dtype == np.int64 for array in arrays.values())
     again = integer.ScaleNetwork.from_arrays(arrays)
     np.testing.assert_array_equal(
-        network.indexes(side, level, size), again.indexes(side, level, size)
+        indexes(network, side, level, size), indexes(again, side, level, size)
     )
+
+
+BOARD = Checkerboard(6)
+
+
+@functools.cache
+def in_context(name):
+    """(parameters of a context, `prepared`'s network with it), its corrections far from small."""
+    _, size = MODELS[name]
+    _, network = prepared(name)
+    latent = jnp.zeros((1, *size, BOARD.channels))
+    params = jax.jit(BOARD.init)(jax.random.key(2), latent, latent, latent, jnp.zeros(1))["params"]
+    output = params["output"] | {"kernel": 8 * params["output"]["kernel"]}
+    params = {"params": params | {"output": output}}
+    return params, dataclasses.replace(network, context=BOARD.integer_steps(params, LEVELS))
+
+
+def symbols_of(name, count, high=20):
+    """(side, latent that is 0 but for the anchors, level)."""
+    _, size = MODELS[name]
+    side, level = side_of(name, count, high)
+    latent = np.random.default_rng(1).integers(
+        -high, high, (count, *size, BOARD.channels), endpoint=True
+    )
+    return side, np.where(checkerboard.anchors(*size), latent, 0), level
+
+
+each_board = pytest.mark.parametrize("name", ["codebook", "spatial, odd size"])
+
+
+@each_board
+def test_indexes_in_context_are_those_of_the_float_network_but_for_ties(name):
+    _, size = MODELS[name]
+    params, network = in_context(name)
+    side, latent, level = symbols_of(name, 64, high=3)
+    log_scales = network.log_scales(side, level, size)
+    given = jnp.asarray(log_scales / 2.0**FRACTION, jnp.float32)
+    position = jnp.asarray(LEVELS[level], jnp.float32)
+    mean, expected = BOARD.apply(
+        params, jnp.asarray(latent, jnp.float32), jnp.zeros_like(given), given, position
+    )
+    anchor = np.broadcast_to(checkerboard.anchors(*size), latent.shape)
+    np.testing.assert_array_equal(np.asarray(expected)[anchor], np.asarray(given)[anchor])
+    assert not np.asarray(mean)[anchor].any() and np.abs(np.asarray(mean)[~anchor]).max() > 0.1
+    expected = np.asarray(expected, np.float64)[~anchor]
+    assert np.abs(expected - np.asarray(given)[~anchor]).max() > 0.1
+    got = network.indexes(network.in_context(log_scales, latent, level))[~anchor]
+    near = np.searchsorted(gaussian.LOG_THRESHOLDS, expected - 0.01)
+    far = np.searchsorted(gaussian.LOG_THRESHOLDS, expected + 0.01)
+    assert np.all((near <= got) & (got <= far))
+
+
+@each_board
+@pytest.mark.parametrize("high", [20, 2**31 - 1])
+def test_context_is_exact_even_for_symbols_that_no_encoder_writes(name, high):
+    _, size = MODELS[name]
+    _, network = in_context(name)
+    side, latent, level = symbols_of(name, 3, high)
+    log_scales = network.log_scales(side, level, size)
+    got = network.in_context(log_scales, latent, level)
+    expected = exact_in_context(network, log_scales, latent, level)
+    np.testing.assert_array_equal(got, expected.astype(float))
+    one_by_one = [network.in_context(log_scales[[i]], latent[[i]], level[[i]]) for i in range(3)]
+    np.testing.assert_array_equal(np.concatenate(one_by_one), got)
+
+
+@each_board
+def test_arrays_describe_a_network_with_context_whole(name):
+    _, size = MODELS[name]
+    _, network = in_context(name)
+    side, latent, level = symbols_of(name, 8)
+    again = integer.ScaleNetwork.from_arrays(network.arrays())
+    for each in (network, again):
+        assert len(each.steps) == len(network.steps) and len(each.context) == 5
+    log_scales = network.log_scales(side, level, size)
+    np.testing.assert_array_equal(again.log_scales(side, level, size), log_scales)
+    np.testing.assert_array_equal(
+        again.in_context(log_scales, latent, level), network.in_context(log_scales, latent, level)
+    )
+
+
+def test_anchors_are_every_other_position_and_all_is_read_once():
+    anchor = checkerboard.anchors(3, 4)[..., 0]
+    assert anchor.tolist() == [[(i + j) % 2 == 0 for j in range(4)] for i in range(3)]
+    first, then = checkerboard.order((3, 4, 2))
+    assert sorted([*first, *then]) == list(range(24))
+    assert anchor.repeat(2).reshape(-1)[first].all() and not anchor.repeat(2).ravel()[then].any()
 
 
 def test_arrays_of_something_else_are_refused():

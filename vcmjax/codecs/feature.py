@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.coding import range_coder, tables
-from vcmjax.entropy import gaussian, integer
+from vcmjax.entropy import checkerboard, gaussian, integer
 from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
 from vcmjax.entropy.scale_hyperprior import ScaleHyperprior
 from vcmjax.errors import VcmError
@@ -90,6 +90,8 @@ class FeatureCodec:
       outputs: Shapes by task of the features that come back; empty for those of `shape`. Others
         among them are restored from what is sent for `shape`.
       prioritised: Whether one model serves any priorities among its tasks: see `encode`.
+      context: Whether half of the latent is predicted from the other half as well, see
+        `vcmjax.entropy.checkerboard`.
     """
 
     shape: Shape | Shapes | Mapping[str, Shape]
@@ -101,6 +103,7 @@ class FeatureCodec:
     side: int = 16
     outputs: Shapes | Mapping[str, Shape] = ()
     prioritised: bool = False
+    context: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array exists."""
@@ -111,6 +114,8 @@ class FeatureCodec:
             raise VcmError(f"prior is {self.prior!r}; expected 'codebook', 'spatial' or None")
         if self.prior == "spatial" and not self.spatial:
             raise VcmError("a vector has no positions for prior='spatial'; use prior='codebook'")
+        if self.context and not (self.prior and self.spatial):
+            raise VcmError("context needs a prior, and a latent that has positions")
         low, high = self.lams
         if not (0 < low <= high < math.inf):
             raise VcmError(f"lams is {self.lams}; expected 0 < least <= greatest, both finite")
@@ -135,7 +140,7 @@ class FeatureCodec:
     # Parameters
 
     def init(self, key: jax.Array, features: Features | None = None) -> dict:
-        """Parameters ``{"statistics", "analysis", "synthesis", "prior"}``.
+        """Parameters ``{"statistics", "analysis", "synthesis", "prior"}``, and ``"context"``.
 
         With several tasks each of the first three is a dict by task.
 
@@ -151,6 +156,11 @@ class FeatureCodec:
         if self.prior:
             latent = jnp.zeros((1, *of.latent_size(), self.latent_channels))
             params["prior"] = layers.init(self._prior, keys[2], latent, jnp.zeros((1,)))
+            if self.context:
+                key = jax.random.fold_in(keys[2], 0)
+                params["context"] = layers.init(
+                    self._checkerboard, key, latent, latent, latent, jnp.zeros((1,))
+                )
         return params
 
     def statistics(self, features: Features) -> Any:
@@ -211,7 +221,10 @@ class FeatureCodec:
         noisy = jax.vmap(add_noise)
         v = self._call(params, "analyse", latent, level)
         side_bits = self._call(params, "side_bits", noisy(side_key, v), level)
-        mean, scale = self._predict(params, straight_through(v), level, latent.shape[1:-1])
+        mean, log_scale = self._predict(params, straight_through(v), level, latent.shape[1:-1])
+        mean, scale = self._in_context(
+            params, straight_through(latent - mean), mean, log_scale, level
+        )
         latent_bits = gaussian.bits(noisy(latent_key, latent - mean), scale)
         rounded = straight_through(latent - mean) + mean
         feature = self.transfer.synthesise(params, rounded, level, size)
@@ -236,7 +249,8 @@ class FeatureCodec:
         position = self._from_level(level)
         latent = self.transfer.analyse(params, features, position, priority)
         side = jnp.round(self._call(params, "analyse", latent, position))
-        mean, _ = self._predict(params, side, position, latent.shape[1:-1])
+        mean, log_scale = self._predict(params, side, position, latent.shape[1:-1])
+        mean, _ = self._in_context(params, jnp.round(latent - mean), mean, log_scale, position)
         q = jnp.round(latent - mean)
         output = self.restore(params, side, q, level, self.transfer.size_of(features))
         return Symbols(side.astype(jnp.int32), q.astype(jnp.int32), output)
@@ -255,21 +269,20 @@ class FeatureCodec:
           size: (H, W) of the features, see `Transfer.size_of`.
         """
         position = self._from_level(level)
-        side = side.astype(jnp.float32)
-        mean, scale = self._predict(params, side, position, q.shape[1:-1])
+        mean, scale = self.predict(params, side, q, level)
         return Output(
             self.transfer.synthesise(params, q + mean, position, size),
             _per_image(gaussian.bits(q, scale)),
-            _per_image(self._call(params, "side_bits", side, position)),
+            _per_image(self._call(params, "side_bits", side.astype(jnp.float32), position)),
         )
 
-    def latent_bits(
+    def predict(
         self, params: dict, side: jax.Array, q: jax.Array, level: jax.Array
-    ) -> jax.Array:
-        """Bits of each latent symbol, shape of `q`; arguments as in `restore`."""
-        position = self._from_level(level)
-        _, scale = self._predict(params, side.astype(jnp.float32), position, q.shape[1:-1])
-        return gaussian.bits(q, scale)
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean and scale of each latent, shape of `q`; arguments as in `restore`."""
+        position, size = self._from_level(level), q.shape[1:-1]
+        mean, log_scale = self._predict(params, side.astype(jnp.float32), position, size)
+        return self._in_context(params, q, mean, log_scale, position)
 
     # Bytes
 
@@ -299,13 +312,18 @@ class FeatureCodec:
             offsets = np.concatenate([offsets, [grid[r.start] for r in ranges]])
             side_index = len(gaussian.SCALES) + np.arange(len(ranges)).reshape(-1, self.side)
         steps = self._prior.integer_steps(params["prior"], np.asarray(positions, np.float64))
-        integer.check(steps)
+        context: tuple[integer.Step, ...] = ()
+        if self.context:
+            context = self._checkerboard.integer_steps(
+                params["context"], np.asarray(positions, np.float64)
+            )
+        integer.check(steps + context)
         thresholds = integer.rounded(gaussian.LOG_THRESHOLDS, integer.FRACTION)
         return Tables(
             tables.CdfTables.from_rows(rows),
             offsets.astype(np.int32),
             np.asarray(side_index, np.int32),
-            integer.ScaleNetwork(_SIDE_GAIN_BITS, steps, thresholds),
+            integer.ScaleNetwork(_SIDE_GAIN_BITS, steps, thresholds, context),
         )
 
     def encode(
@@ -401,7 +419,17 @@ class FeatureCodec:
             return (decoder.read(flat) + frozen.offsets[flat]).reshape(index.shape)
 
         side = symbols(_side_index(frozen, level, (len(streams), *side_shape)))
-        return side, symbols(frozen.scales.indexes(side, level, latent_size))
+        scales = frozen.scales
+        log_scales = scales.log_scales(side, level, latent_size)
+        if not scales.context:
+            return side, symbols(scales.indexes(log_scales))
+        latent = np.zeros(log_scales.shape, np.int32)
+        flat = latent.reshape(len(latent), -1)
+        first, then = checkerboard.order(latent.shape[1:])
+        flat[:, first] = symbols(_flat(scales.indexes(log_scales))[:, first])
+        log_scales = scales.in_context(log_scales, latent, level)
+        flat[:, then] = symbols(_flat(scales.indexes(log_scales))[:, then])
+        return side, latent
 
     def ideal_bits(
         self,
@@ -463,11 +491,23 @@ class FeatureCodec:
             self.latent_channels, self.spatial, self.side, codebook_size=(size[0], size[1])
         )
 
+    @property
+    def _checkerboard(self) -> checkerboard.Checkerboard:
+        return checkerboard.Checkerboard(self.latent_channels)
+
     def _call(self, params: dict, method: str, *args):
         return self._prior.apply(params["prior"], *args, method=method)
 
     def _predict(self, params, side, position, size):
-        mean, log_scale = self._call(params, "predict", side, position, size)
+        """Mean and log-scale of the latent by the side symbols."""
+        return self._call(params, "predict", side, position, size)
+
+    def _in_context(self, params, q, mean, log_scale, position):
+        """Mean and scale of the latent by its anchors in `q` as well, where the codec has those."""
+        if self.context:
+            mean, log_scale = self._checkerboard.apply(
+                params["context"], q, mean, log_scale, position
+            )
         return mean, gaussian.bounded_scale(log_scale)
 
     def _position(self, lam: jax.Array) -> jax.Array:
@@ -485,7 +525,7 @@ class FeatureCodec:
     @functools.partial(jax.jit, static_argnums=(0, 5, 6))
     def _reconstruct(self, params, side, q, level, size, only):
         position = self._from_level(level)
-        mean, _ = self._predict(params, side.astype(jnp.float32), position, q.shape[1:-1])
+        mean, _ = self.predict(params, side, q, level)
         return self.transfer.synthesise(params, q + mean, position, size, only)
 
     def _levels(self, lam: float | np.ndarray, count: int) -> np.ndarray:
@@ -512,9 +552,17 @@ def _coded(
     frozen: Tables, side: np.ndarray, latent: np.ndarray, level: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Symbols as the coder takes them, side first, and the table of each: (N, n) both."""
-    index = frozen.scales.indexes(side, level, latent.shape[1:-1])
-    used = np.concatenate([_flat(_side_index(frozen, level, side.shape)), _flat(index)], axis=1)
-    symbols = np.concatenate([_flat(side), _flat(latent)], axis=1).astype(np.int64)
+    scales, shape = frozen.scales, latent.shape[1:]
+    log_scales = scales.log_scales(side, level, shape[:-1])
+    of_latent, index = _flat(latent), _flat(scales.indexes(log_scales))
+    if scales.context:
+        first, then = checkerboard.order(shape)
+        anchor = np.where(checkerboard.anchors(*shape[:2]), latent, 0)
+        others = _flat(scales.indexes(scales.in_context(log_scales, anchor, level)))
+        index = np.concatenate([index[:, first], others[:, then]], axis=1)
+        of_latent = of_latent[:, np.concatenate([first, then])]
+    used = np.concatenate([_flat(_side_index(frozen, level, side.shape)), index], axis=1)
+    symbols = np.concatenate([_flat(side), of_latent], axis=1).astype(np.int64)
     return symbols - frozen.offsets[used], used  # of no int32: refused there, not wrapped here
 
 

@@ -169,7 +169,7 @@ class FrozenCodec:
 
     def _digest(self) -> str:
         # What came later counts only where it is used: codecs saved before keep their name.
-        later = ("outputs", "prioritised")
+        later = ("outputs", "prioritised", "context")
         form = dataclasses.asdict(self.codec)
         form = {name: value for name, value in form.items() if value or name not in later}
         digest = hashlib.sha256(json.dumps(form).encode())

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax.codecs.feature import FeatureCodec, Symbols
+from vcmjax.entropy import gaussian
 from vcmjax.nets import transfer
 from vcmjax.nets.transfer import Features
 
@@ -99,11 +100,12 @@ def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
             return jnp.sum(lam * far)
 
         slope = jax.grad(total)(q)
-        # The rate is separable, so its change is exact; the distortion's is to first order.
-        here = codec.latent_bits(params, side, q, level)
+        # A symbol's own rate is exact, and without context there is no other; the distortion, and
+        # what a symbol says about others, are to first order, or left to the trial.
+        _, scale = codec.predict(params, side, q, level)
+        here = gaussian.bits(q, scale)
         gains = [
-            (codec.latent_bits(params, side, q + sign, level) - here) / pixels + sign * slope
-            for sign in (1.0, -1.0)
+            (gaussian.bits(q + sign, scale) - here) / pixels + sign * slope for sign in (1.0, -1.0)
         ]
         ranked = jnp.concatenate([gain.reshape(batch, -1) for gain in gains], axis=1)
         value, best = jax.lax.top_k(-ranked, _CANDIDATES)

@@ -113,22 +113,25 @@ Step = Linear | Film | Expand | Upsample
 
 @dataclasses.dataclass(frozen=True)
 class ScaleNetwork:
-    """Side symbols to table indexes.
+    """Side symbols, and latent symbols already known, to table indexes.
 
     Attributes:
       gain_bits: Side symbols are divided by 2**gain_bits first.
       steps: Applied in order; the last gives log-scales.
       thresholds: (tables - 1,) ascending log-scales between neighbouring tables, `FRACTION` bits.
+      context: Applied in order to anchors beside log-scales; the last gives what is added to the
+        log-scales of the others. Empty for none. See `vcmjax.entropy.checkerboard`.
     """
 
     gain_bits: int
     steps: tuple[Step, ...]
     thresholds: Integers
+    context: tuple[Step, ...] = ()
 
-    def indexes(
+    def log_scales(
         self, side: ArrayLike, level: NDArray[np.integer], size: tuple[int, ...]
-    ) -> NDArray[np.int32]:
-        """Table of each latent symbol: (B, *size, channels), 0 to ``len(thresholds)``.
+    ) -> Integers:
+        """Log-scale of each latent symbol by the side symbols: (B, *size, channels).
 
         Args:
           side: Integers (B, ...), any int32; a level's network sees at most ±2**(11 + gain_bits).
@@ -139,12 +142,35 @@ class ScaleNetwork:
         x = np.clip(np.floor(x), -LIMIT, LIMIT)
         for step in self.steps:
             x = step(x, level, size)
-        return np.searchsorted(self.thresholds, x, side="right").astype(np.int32)
+        return x
+
+    def in_context(
+        self, log_scales: Integers, anchors: ArrayLike, level: NDArray[np.integer]
+    ) -> Integers:
+        """What `context` makes of log-scales; those of anchors are not to be used.
+
+        Args:
+          log_scales: From `log_scales`.
+          anchors: Latent symbols (B, h, w, channels), any int32, and 0 where they are no anchors;
+            the network sees at most ±2**11.
+          level: (B,) rate levels.
+        """
+        seen = np.clip(np.asarray(anchors, np.float64) * 2.0**FRACTION, -LIMIT, LIMIT)
+        x = np.concatenate([seen, log_scales], axis=-1)
+        for step in self.context:
+            x = step(x, level, x.shape[1:-1])
+        return log_scales + x
+
+    def indexes(self, log_scales: Integers) -> NDArray[np.int32]:
+        """Table of each latent symbol, 0 to ``len(thresholds)``."""
+        return np.searchsorted(self.thresholds, log_scales, side="right").astype(np.int32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything, as int64 arrays to be stored; inverse of `from_arrays`."""
         out = {"gain_bits": np.int64(self.gain_bits), "thresholds": self.thresholds}
-        for i, step in enumerate(self.steps):
+        if self.context:
+            out["context"] = np.int64(len(self.context))
+        for i, step in enumerate(self.steps + self.context):
             for name, value in {"": np.zeros(0), **vars(step)}.items():
                 out[f"{i}.{type(step).__name__}.{name}"] = np.asarray(value)
         return {name: np.asarray(value).astype(np.int64) for name, value in out.items()}
@@ -168,10 +194,11 @@ class ScaleNetwork:
                         fields[attribute] = exact
             steps = tuple(kind(**fields) for _, (kind, fields) in sorted(found.items()))
             thresholds = arrays["thresholds"].astype(np.float64)
-            network = cls(int(arrays["gain_bits"]), steps, thresholds)
+            own = len(steps) - int(arrays.get("context", 0))
+            network = cls(int(arrays["gain_bits"]), steps[:own], thresholds, steps[own:])
         except (KeyError, TypeError, ValueError) as error:
             raise VcmError(f"not a scale network: {error!r}") from None
-        check(network.steps)
+        check(network.steps + network.context)
         return network
 
 
