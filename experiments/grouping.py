@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.csgraph import minimum_spanning_tree
 
-from experiments import joint, scored
+from experiments import harness, joint, scored
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.evaluate.example_page import new_figure
@@ -91,7 +91,8 @@ def savings(
         pixels = math.prod(at[name].splits["val"].image_shape)
         bits[name] = pixels * float(np.mean([one.bpp for one in found[name,].values()]))
     ones = np.ones((1, len(at[tasks[0]].splits["val"].feature)))
-    for pair in itertools.combinations(tasks, 2):
+    pairs = list(itertools.combinations(tasks, 2))
+    for pair in harness.tracked("what pairs save", len(pairs))(pairs):
         rates = []
         for seed in config.seeds:
             apart = joint.curve([models[name,][seed] for name in pair], config, "val")

@@ -25,6 +25,8 @@ from vcmjax.train import loop
 from vcmjax.train.codec import Features, Goal, on_common_scale
 from vcmjax.train.losses import Target
 
+CODED = tuple(name for name, model in PRIORS.items() if model["prior"])
+"""Methods of `trained.PRIORS` that send anything."""
 TARGET: Target = "network"
 """Distortion: the uncompressed network's output asks for no labels, and learns faster."""
 
@@ -205,12 +207,12 @@ def posed(
     shapes = {name: each.splits["val"].feature.shape[1:] for name, each in every.items()}
     codec = FeatureCodec(
         {name: shapes[name] for name in sent},
-        PRIORS[config.method],
-        lams,
-        config.channels * len(sent),
-        config.stride,
+        lams=lams,
+        latent_channels=config.channels * len(sent),
+        stride=config.stride,
         outputs={name: shapes[name] for name in at},
         prioritised=weights == "any",
+        **PRIORS[config.method],
     )
     train_, val = _together(every, at)
     goals = goals_of(at, weights if isinstance(weights, Mapping) else {})
@@ -371,7 +373,7 @@ def parser(doc: str, name: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc.split("\n")[0])
     made.add_argument("--data", default="rooms", help="'rooms' (default) or a Taskonomy copy")
     made.add_argument("--networks", default="", help="folder that vcmjax convert wrote")
-    made.add_argument("--method", choices=("ours", "hyperprior"), default=Config.method)
+    made.add_argument("--method", choices=CODED, default=Config.method)
     made.add_argument("--steps", type=int, default=Config.steps, help="per codec")
     made.add_argument("--seeds", type=int, default=1, help="number of training seeds")
     made.add_argument("--parallel", action="store_true", help="train all seeds at once")

@@ -104,7 +104,10 @@ PRESETS = {
     },
 }
 
-EVERY = tuple(name for name in METHODS if name not in conventional.SLOW)
+EVERY = (
+    *Config.methods,
+    *(name for name in conventional.METHODS if name not in conventional.SLOW),
+)
 CODERS = {"vcmjax": range_coder, "tfc": tfc}
 
 LAMS = {

@@ -140,8 +140,8 @@ class Study:
         models = {}
         for name in sorted(self.methods, key=lambda name: name != "control"):
             if name in PRIORS:
-                own = recipe if PRIORS[name] else recipe._replace(separate=False)
-                grid = lams if PRIORS[name] else [1.0]
+                own = recipe if PRIORS[name]["prior"] else recipe._replace(separate=False)
+                grid = lams if PRIORS[name]["prior"] else [1.0]
                 models[name] = trained.train(name, at, grid, own, folder, refined)
         return models
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,12 +21,14 @@ from vcmjax.train import loop
 from vcmjax.train.codec import Goal
 from vcmjax.train.losses import Target
 
-PRIORS: dict[str, Literal["codebook", "spatial"] | None] = {
-    "control": None,
-    "hyperprior": "spatial",
-    "ours": "codebook",
+PRIORS: dict[str, dict[str, Any]] = {
+    "control": {"prior": None},
+    "hyperprior": {"prior": "spatial"},
+    "ours": {"prior": "codebook"},
+    "hyperprior_context": {"prior": "spatial", "context": True},
+    "ours_context": {"prior": "codebook", "context": True},
 }
-"""Method to entropy model; all share transforms and training budget."""
+"""Method to entropy model, as `FeatureCodec` has it; all share transforms and training budget."""
 
 
 class Recipe(NamedTuple):
@@ -183,7 +185,14 @@ def train(
     options = loop_options(recipe.steps, recipe.batch, recipe.learning_rate)
     shape = split.feature.shape[1:]
     codecs = [
-        FeatureCodec(shape, prior, lams_, recipe.latent_channels, recipe.stride) for lams_ in ranges
+        FeatureCodec(
+            shape,
+            lams=lams_,
+            latent_channels=recipe.latent_channels,
+            stride=recipe.stride,
+            **prior,
+        )
+        for lams_ in ranges
     ]
     # Separate models of one method differ in λ alone, which training takes from `runs`.
     problem = codec_training.problem(
@@ -204,7 +213,7 @@ def train(
         with harness.steps(f"{task.name}: {name} {label}", recipe.steps) as progress:
             results = loop.fit(problem, at.train, val, options, runs, directory, progress)
         for (seed, i), result in zip(group, results, strict=True):
-            frozen = codecs[i].tables(result.params) if prior else None
+            frozen = codecs[i].tables(result.params) if prior["prior"] else None
             place = directory / f"measured-{seed}-{i}"
             models[seed, i] = Model(codecs[i], result, frozen, place)
-    return Trained(name, at, recipe, tuple(lams), models, refined if prior else None)
+    return Trained(name, at, recipe, tuple(lams), models, refined if prior["prior"] else None)

@@ -1,6 +1,7 @@
 """Streams written once, by one machine and one JAX, that every other must read to the same symbols.
 
-``python tests/codecs/test_golden.py`` writes ``golden_*.npz`` anew; a change of format does so.
+``python tests/codecs/test_golden.py [NAME ...]`` writes ``golden_*.npz`` anew; a change of format
+does so.
 """
 
 import dataclasses
@@ -23,7 +24,9 @@ HERE = Path(__file__).parent
 CODECS = {
     "codebook": FeatureCodec((9, 12, 3), "codebook", (0.1, 0.1), 6, 2, hidden=16, side=4),
     "spatial": FeatureCodec((9, 12, 3), "spatial", (0.1, 0.1), 6, 2, hidden=16, side=4),
-}
+    "context": FeatureCodec((9, 12, 3), lams=(0.1, 0.1), latent_channels=6, stride=2, hidden=16,
+                            side=4, context=True),
+}  # fmt: skip
 SIZES = {"own": None, "other": (5, 20)}
 SETTINGS = {
     "as the tests run": {},
@@ -86,14 +89,19 @@ def test_symbols_do_not_depend_on_threads_precision_or_compiler_settings(setting
     assert done.stdout.strip() == digest()
 
 
-def _write() -> None:
-    for name, codec in CODECS.items():
+def _write(names: list[str]) -> None:
+    for name in names:
+        codec = CODECS[name]
         rng = np.random.default_rng(0)
         x = (3 * rng.normal(size=(6, *codec.shape))).astype(np.float32)
         params = jax.jit(codec.init)(jax.random.key(0), jnp.asarray(x))
         prior = params["prior"]["params"]
         spread = prior["output"] | {"kernel": 3 * prior["output"]["kernel"]}
         params["prior"] = {"params": prior | {"output": spread}}
+        if codec.context:
+            board = params["context"]["params"]
+            far = board["output"] | {"kernel": 20 * board["output"]["kernel"]}
+            params["context"] = {"params": board | {"output": far}}
         tables = codec.tables(params)
         arrays = frozen.table_arrays(tables)
         for size, of in SIZES.items():
@@ -111,4 +119,4 @@ def _write() -> None:
 
 
 if __name__ == "__main__":
-    _write()
+    _write(sys.argv[1:] or list(CODECS))

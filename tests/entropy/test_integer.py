@@ -84,8 +84,10 @@ def exact(network, side, level, size):
 def exact_in_context(network, log_scales, anchors, level):
     """`in_context` likewise."""
     seen = np.clip(big(anchors) * 2**FRACTION, -(2**23), 2**23)
-    x = np.concatenate([seen, big(log_scales)], axis=-1)
-    return big(log_scales) + exact_steps(network.context, x, level, x.shape[1:3])
+    ends = np.round(np.log(gaussian.SCALES[[0, -1]]) * 2**FRACTION).astype(int).tolist()
+    log_scales = np.clip(big(log_scales), *ends)
+    x = np.concatenate([seen, log_scales], axis=-1)
+    return log_scales + exact_steps(network.context, x, level, x.shape[1:3])
 
 
 def exact_steps(steps, x, level, size):
@@ -209,7 +211,8 @@ def test_indexes_in_context_are_those_of_the_float_network_but_for_ties(name):
     params, network = in_context(name)
     side, latent, level = symbols_of(name, 64, high=3)
     log_scales = network.log_scales(side, level, size)
-    given = jnp.asarray(log_scales / 2.0**FRACTION, jnp.float32)
+    given = np.clip(log_scales / 2.0**FRACTION, *np.log(gaussian.SCALES[[0, -1]]))
+    given = jnp.asarray(given, jnp.float32)
     position = jnp.asarray(LEVELS[level], jnp.float32)
     mean, expected = BOARD.apply(
         params, jnp.asarray(latent, jnp.float32), jnp.zeros_like(given), given, position

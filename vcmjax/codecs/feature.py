@@ -504,10 +504,13 @@ class FeatureCodec:
 
     def _in_context(self, params, q, mean, log_scale, position):
         """Mean and scale of the latent by its anchors in `q` as well, where the codec has those."""
-        if self.context:
-            mean, log_scale = self._checkerboard.apply(
-                params["context"], q, mean, log_scale, position
-            )
+        scale = gaussian.bounded_scale(log_scale)
+        if not self.context:
+            return mean, scale
+        # Within the grid: left alone, a log-scale may lie far below it, and is hard to correct.
+        mean, log_scale = self._checkerboard.apply(
+            params["context"], q, mean, jnp.log(scale), position
+        )
         return mean, gaussian.bounded_scale(log_scale)
 
     def _position(self, lam: jax.Array) -> jax.Array:

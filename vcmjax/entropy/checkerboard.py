@@ -46,7 +46,7 @@ class Checkerboard(nn.Module):
         Args:
           q: Latent less `mean`, rounded; of what are no anchors any value, which is not seen.
           mean: The hyperprior's, (B, h, w, channels).
-          log_scale: The hyperprior's, likewise.
+          log_scale: The hyperprior's, likewise, within the grid of scales.
           level: (B,) rate level in [-1, 1].
         """
         anchor = jnp.asarray(anchors(q.shape[1], q.shape[2]))

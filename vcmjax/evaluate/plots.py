@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colour-blind safe palette.
 COLOURS = {"original": "#999999", "control": "#000000", "hyperprior": "#D55E00", "ours": "#0072B2",
+           "hyperprior_context": "#F0A67D", "ours_context": "#6FC3F2",
            "idfc_tiling": "#009E73", "idfc_concatenation": "#66C2A5", "idfc_descending": "#1B5E4A",
            "idfc_vvc": "#00C853",
            "image_hevc": "#CC79A7", "image_jpeg": "#E69F00", "image_jpeg2000": "#A6761D",
            "image_webp": "#56B4E9", "image_avif": "#8A5A9E", "image_jxl": "#B5B100"}  # fmt: skip
-MARKERS = {"hyperprior": "s", "ours": "o", "idfc_tiling": "^", "idfc_concatenation": "<",
+MARKERS = {"hyperprior": "s", "ours": "o", "hyperprior_context": "*", "ours_context": "H",
+           "idfc_tiling": "^", "idfc_concatenation": "<",
            "idfc_descending": ">", "idfc_vvc": "h", "image_hevc": "D",
            "image_jpeg": "v", "image_jpeg2000": "P", "image_webp": "X",
            "image_avif": "d", "image_jxl": "p"}  # fmt: skip

@@ -22,6 +22,8 @@ METHODS = {
     "control": "Control Group",
     "hyperprior": "Hyperprior",
     "ours": "Ours",
+    "hyperprior_context": "Hyperprior in context",
+    "ours_context": "Ours in context",
     "idfc_tiling": "IDFC, tiling",
     "idfc_concatenation": "IDFC, concatenation",
     "idfc_descending": "IDFC, nearest first",
