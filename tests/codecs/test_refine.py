@@ -13,14 +13,20 @@ LAM = 0.3
 COUNT = 5
 
 
-SHAPES = {"codebook": (4, 4, 3), "spatial": (4, 4, 3), "joint": {"a": (4, 4, 3), "b": (5,)}}
+SHAPES = {
+    "codebook": (4, 4, 3),
+    "spatial": (4, 4, 3),
+    "joint": {"a": (4, 4, 3), "b": (5,)},
+    "context": (8, 8, 3),
+}
 
 
 @pytest.fixture(scope="module", params=SHAPES)
 def coded(request):
     shape = SHAPES[request.param]
     prior = "spatial" if request.param == "spatial" else "codebook"
-    codec = FeatureCodec(shape, prior, (0.01, 1.0), 4, 2, hidden=16, side=4)
+    context = request.param == "context"
+    codec = FeatureCodec(shape, prior, (0.01, 1.0), 4, 2, hidden=16, side=4, context=context)
     rng = np.random.default_rng(0)
     features = jax.tree.map(
         lambda of: rng.normal(size=(COUNT, *of)).astype(np.float32),

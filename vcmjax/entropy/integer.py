@@ -36,12 +36,12 @@ Integers = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-    """Product with a matrix, at each position or over its neighbourhood.
+    """Product with a matrix, at each position or over its 3×3 neighbourhood.
 
     Attributes:
       weight: (taps·inputs, outputs), `WEIGHT_FRACTION` bits; taps row by row.
       bias: (outputs,), ``FRACTION + WEIGHT_FRACTION`` bits.
-      taps: 1, or an odd number squared for a convolution with zeros around.
+      taps: 1, or 9 for a convolution with zeros around.
     """
 
     weight: Integers
@@ -51,8 +51,8 @@ class Linear:
     def __call__(self, x: Integers, level: NDArray[np.integer], size: tuple[int, ...]) -> Integers:
         """(B, ..., inputs) to (B, ..., outputs)."""
         del level, size
-        if self.taps > 1:
-            x = _neighbourhoods(x, math.isqrt(self.taps))
+        if self.taps == 9:
+            x = _neighbourhoods(x)
         return _rescaled(x @ self.weight + self.bias, WEIGHT_FRACTION)
 
 
@@ -206,7 +206,7 @@ class ScaleNetwork:
 
 
 def linear(kernel: ArrayLike, bias: ArrayLike) -> Linear:
-    """From a Flax Dense kernel (in, out) or a square Conv kernel (h, w, in, out)."""
+    """From a Flax Dense kernel (in, out) or a 3×3 or 1×1 Conv kernel (h, w, in, out)."""
     kernel = np.asarray(kernel, np.float64)
     taps = math.prod(kernel.shape[:-2])
     weight = kernel.reshape(-1, kernel.shape[-1])
@@ -274,12 +274,11 @@ def _interpolation(old: int, new: int) -> Integers:
     return rounded(weight / total, WEIGHT_FRACTION)
 
 
-def _neighbourhoods(x: Integers, side: int) -> Integers:
-    """(B, h, w, C) to (B, h, w, side²·C), zeros outside."""
+def _neighbourhoods(x: Integers) -> Integers:
+    """(B, h, w, C) to (B, h, w, 9C), zeros outside."""
     _, h, w, _ = x.shape
-    reach = side // 2
-    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    shifted = [padded[:, i : i + h, j : j + w] for i in range(side) for j in range(side)]
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]
     return np.concatenate(shifted, axis=-1)
 
 
