@@ -250,6 +250,8 @@ def test_arrays_describe_a_network_with_context_whole(name):
     again = integer.ScaleNetwork.from_arrays(network.arrays())
     for each in (network, again):
         assert len(each.steps) == len(network.steps) and len(each.context) == 5
+    with pytest.raises(VcmError, match="context of 99 steps"):
+        integer.ScaleNetwork.from_arrays(network.arrays() | {"context": np.int64(99)})
     log_scales = network.log_scales(side, level, size)
     np.testing.assert_array_equal(again.log_scales(side, level, size), log_scales)
     np.testing.assert_array_equal(

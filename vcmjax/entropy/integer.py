@@ -198,6 +198,8 @@ class ScaleNetwork:
             steps = tuple(kind(**fields) for _, (kind, fields) in sorted(found.items()))
             thresholds = arrays["thresholds"].astype(np.float64)
             own = len(steps) - int(arrays.get("context", 0))
+            if not 0 <= own <= len(steps):
+                raise ValueError(f"context of {len(steps) - own} steps of {len(steps)}")
             network = cls(int(arrays["gain_bits"]), steps[:own], thresholds, steps[own:])
         except (KeyError, TypeError, ValueError) as error:
             raise VcmError(f"not a scale network: {error!r}") from None
