@@ -239,7 +239,12 @@ def table(results: dict[str, Any]) -> str:
         "scores kept, over the curves' common range. "
         f"{tables.trainings(seeds)}. {tables.brackets(seeds)}"
     )
-    return tables.piped(lines) + f"\n\n{note}\n"
+    found = [f"{p['name']}: {_named(p['groups'])}." for p in partitions if "Found" in p["name"]]
+    return tables.piped(lines) + f"\n\n{' '.join([note, *found])}\n"
+
+
+def _named(groups: list[list[str]]) -> str:
+    return " | ".join(", ".join(map(title, group)) for group in groups)
 
 
 def _cell(entry: dict[str, Any], key: str, scale: float, digits: int) -> str:

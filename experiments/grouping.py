@@ -159,5 +159,5 @@ def draw(results: dict[str, Any], path: Path) -> None:
     right.set_title(f"bits against {results['partitions'][0]['name']}", fontsize=10)
     right.grid(alpha=0.25, lw=0.6)
     if right.get_legend_handles_labels()[0]:
-        right.legend(fontsize=8)
+        right.legend(fontsize=8, loc="lower right")
     figure.savefig(path)
