@@ -19,7 +19,7 @@ import rich.markdown
 from experiments import harness, layers
 from experiments.layers import Case, Coder
 from vcmjax.codecs.idfc import Idfc, Packing
-from vcmjax.evaluate import tables
+from vcmjax.evaluate import plots, tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.tables import title
 from vcmjax.nets.split import Layer
@@ -142,6 +142,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             colour = layers.colour(place, len(names))
             axes.plot(x, y, style, marker="o", ms=3.5, color=colour, label=name)
         axes.set_xscale("log")
+        plots.ticks(axes.xaxis, axes)
         axes.set_xlabel("bytes per image")
         axes.set_ylabel("fidelity: agreement with the uncompressed output")
         axes.set_title(title(task), fontsize=10)

@@ -24,7 +24,7 @@ from experiments.layers import Coder
 from vcmjax.codecs import idfc
 from vcmjax.codecs.idfc import Idfc
 from vcmjax.codecs.image import ImageCodec
-from vcmjax.evaluate import tables
+from vcmjax.evaluate import plots, tables
 from vcmjax.evaluate.example_page import new_figure
 from vcmjax.evaluate.plots import AXES
 from vcmjax.evaluate.tables import METRICS, SCALES, title
@@ -167,6 +167,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 axes.plot(x, SCALES[metric] * y, marker="o", ms=3.5, label=place, **look)
             axes.axhline(SCALES[metric] * results["pristine"][task], color="grey", ls=":")
             axes.set_xscale("log")
+            plots.ticks(axes.xaxis, axes)
             axes.set_xlabel("bytes per image")
             axes.set_ylabel(AXES[metric])
             axes.set_title(f"{title(task)}, {METRICS[metric]}: {codec.upper()}", fontsize=10)
