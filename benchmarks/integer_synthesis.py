@@ -14,7 +14,7 @@ import scipy.stats
 import vcmjax
 from vcmjax import cli
 from vcmjax.coding import tables
-from vcmjax.entropy import gaussian
+from vcmjax.entropy import checkerboard, gaussian
 
 
 def main() -> None:
@@ -36,6 +36,10 @@ def main() -> None:
         _, scale = codec.predict(frozen.params, symbols.side, symbols.latent, levels)
         scales = frozen.tables.scales
         log_scales = scales.log_scales(symbols.side, levels, size)
+        if scales.context:
+            anchor = checkerboard.anchors(*size)
+            others = scales.in_context(log_scales, np.where(anchor, latent, 0), levels)
+            log_scales = np.where(anchor, log_scales, others)
         indexes = {
             "float": np.searchsorted(gaussian.LOG_THRESHOLDS, np.log(np.asarray(scale))),
             "integer": scales.indexes(log_scales),
