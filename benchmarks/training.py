@@ -14,10 +14,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks import rounds
 from experiments import aggregation, joint
+from experiments.trained import loop_options
 from vcmjax.evaluate import tables
 from vcmjax.train import loop
 
@@ -71,7 +71,7 @@ def _works(
     run = loop.Runs(np.int32(0), np.array(codec.lams, np.float32))
     keys = jax.random.split(jax.random.key(1), config.batch)
     gradient = jax.jit(jax.grad(problem.loss, has_aux=True))
-    adam = optax.adamw(config.learning_rate)
+    adam = loop._optimiser(loop_options(config.steps, config.batch, config.learning_rate))
     moments, update = adam.init(params), jax.jit(adam.update)
     works = (
         lambda: gradient(params, keys, run, batch, 0.5),

@@ -78,8 +78,8 @@ class Devices(NamedTuple):
         """`function` compiled; with several devices, of arguments with a leading axis of them."""
         if self.several:
             return jax.pmap(function, axis_name=_AXIS)
-        # On a CPU the higher levels, JAX's default, take half as long again to compile, for steps
-        # that are no faster (benchmarks/RESULTS.md).
+        # On a CPU JAX's default, level 3, takes up to half as long again to compile, for steps that
+        # are no faster (benchmarks/RESULTS.md).
         low = {"xla_backend_optimization_level": 1}
         as_is = jax.default_backend() != "cpu" or jax.config.read("jax_disable_most_optimizations")
         return jax.jit(function, compiler_options=None if as_is else low)
