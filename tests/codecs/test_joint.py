@@ -26,10 +26,14 @@ def features_of(count=3, seed=0, scale=1):
     }
 
 
-@pytest.fixture(scope="module", params=["codebook", "spatial"])
+@pytest.fixture(
+    scope="module",
+    params=[{"prior": "codebook"}, {"prior": "spatial"}, {"context": True}],
+    ids=["codebook", "spatial", "codebook in context"],
+)
 def coded(request):
     """(codec, params, tables, features, streams)."""
-    codec = dataclasses.replace(CODEC, prior=request.param)
+    codec = dataclasses.replace(CODEC, **request.param)
     features = features_of()
     params = codec.init(jax.random.key(0), features)
     frozen = codec.tables(params)
