@@ -38,8 +38,7 @@ def main() -> None:
         log_scales = scales.log_scales(symbols.side, levels, size)
         if scales.context:
             anchor = checkerboard.anchors(*size)
-            others = scales.in_context(log_scales, np.where(anchor, latent, 0), levels)
-            log_scales = np.where(anchor, log_scales, others)
+            log_scales = scales.in_context(log_scales, latent, anchor, levels)
         indexes = {
             "float": np.searchsorted(gaussian.LOG_THRESHOLDS, np.log(np.asarray(scale))),
             "integer": scales.indexes(log_scales),

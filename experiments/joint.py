@@ -13,7 +13,7 @@ import numpy as np
 from experiments import harness, plateau, scored, task_data
 from experiments.kept import kept
 from experiments.task_data import Reader, TaskData
-from experiments.trained import PRIORS, loop_options, refinement
+from experiments.trained import CODED, PRIORS, loop_options, refinement
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.codecs.frozen import FrozenCodec
 from vcmjax.errors import UsageError
@@ -25,8 +25,6 @@ from vcmjax.train import loop
 from vcmjax.train.codec import Features, Goal, on_common_scale
 from vcmjax.train.losses import Target
 
-CODED = tuple(name for name, model in PRIORS.items() if model["prior"])
-"""Methods of `trained.PRIORS` that send anything."""
 TARGET: Target = "network"
 """Distortion: the uncompressed network's output asks for no labels, and learns faster."""
 

@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     parser = joint.parser(__doc__, "refinement")
     parser.add_argument("--group", nargs="+", default=list(TABLE_3), help="tasks: A or A+B")
-    parser.add_argument("--methods", nargs="+", choices=joint.CODED, default=Config.methods)
+    parser.add_argument("--methods", nargs="+", choices=trained.CODED, default=Config.methods)
     parser.add_argument("--images", type=int, default=Config.images, help="test images")
     given = parser.parse_args(arguments)
     if given.images < 1:

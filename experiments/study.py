@@ -17,7 +17,7 @@ import numpy as np
 from experiments import comparison, conventional, method, task_data, trained
 from experiments.rows import Row
 from experiments.task_data import TaskData
-from experiments.trained import PRIORS, Recipe, Trained
+from experiments.trained import CODED, PRIORS, Recipe, Trained
 from vcmjax.coding import range_coder
 from vcmjax.evaluate import measure, metrics
 from vcmjax.evaluate.measure import Measurement
@@ -140,8 +140,8 @@ class Study:
         models = {}
         for name in sorted(self.methods, key=lambda name: name != "control"):
             if name in PRIORS:
-                own = recipe if PRIORS[name]["prior"] else recipe._replace(separate=False)
-                grid = lams if PRIORS[name]["prior"] else [1.0]
+                own = recipe if name in CODED else recipe._replace(separate=False)
+                grid = lams if name in CODED else [1.0]
                 models[name] = trained.train(name, at, grid, own, folder, refined)
         return models
 

@@ -29,6 +29,8 @@ PRIORS: dict[str, dict[str, Any]] = {
     "ours_context": {"prior": "codebook", "context": True},
 }
 """Method to entropy model, as `FeatureCodec` has it; all share transforms and training budget."""
+CODED = tuple(name for name, model in PRIORS.items() if model["prior"])
+"""Methods that send anything: all but the Control Group."""
 
 
 class Recipe(NamedTuple):
@@ -178,7 +180,6 @@ def train(
       refined: From `refinement`, one for all methods, so that it is compiled once.
     """
     task, split = at.task, at.splits["val"]
-    prior = PRIORS[name]
     ranges = [(lam, lam) for lam in lams] if recipe.separate else [(lams[0], lams[-1])]
     network = at.network.network
     val = task_data.validation(split, network.output_stride, recipe.target)
@@ -190,7 +191,7 @@ def train(
             lams=lams_,
             latent_channels=recipe.latent_channels,
             stride=recipe.stride,
-            **prior,
+            **PRIORS[name],
         )
         for lams_ in ranges
     ]
@@ -213,7 +214,7 @@ def train(
         with harness.steps(f"{task.name}: {name} {label}", recipe.steps) as progress:
             results = loop.fit(problem, at.train, val, options, runs, directory, progress)
         for (seed, i), result in zip(group, results, strict=True):
-            frozen = codecs[i].tables(result.params) if prior["prior"] else None
+            frozen = codecs[i].tables(result.params) if name in CODED else None
             place = directory / f"measured-{seed}-{i}"
             models[seed, i] = Model(codecs[i], result, frozen, place)
-    return Trained(name, at, recipe, tuple(lams), models, refined if prior["prior"] else None)
+    return Trained(name, at, recipe, tuple(lams), models, refined if name in CODED else None)

@@ -134,7 +134,7 @@ def test_symbols_drawn_from_the_model_take_the_bits_that_it_estimates(name):
     latent = drawn(log_scales)
     if codec.context:
         anchor = checkerboard.anchors(*shape[:2])
-        others = drawn(scales.in_context(log_scales, np.where(anchor, latent, 0), level))
+        others = drawn(scales.in_context(log_scales, latent, anchor, level))
         latent = np.where(anchor, latent, others)
     streams = codec.write(frozen, side, latent, level)
     estimate = codec.restore(

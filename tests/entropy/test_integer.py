@@ -81,13 +81,14 @@ def exact(network, side, level, size):
     return exact_steps(network.steps, x, level, size)
 
 
-def exact_in_context(network, log_scales, anchors, level):
+def exact_in_context(network, log_scales, latent, anchor, level):
     """`in_context` likewise."""
-    seen = np.clip(big(anchors) * 2**FRACTION, -(2**23), 2**23)
+    seen = np.clip(np.where(anchor, big(latent), 0) * 2**FRACTION, -(2**23), 2**23)
     ends = np.round(np.log(gaussian.SCALES[[0, -1]]) * 2**FRACTION).astype(int).tolist()
-    log_scales = np.clip(big(log_scales), *ends)
-    x = np.concatenate([seen, log_scales], axis=-1)
-    return log_scales + exact_steps(network.context, x, level, x.shape[1:3])
+    own = np.clip(big(log_scales), *ends)
+    x = np.concatenate([seen, own], axis=-1)
+    corrected = own + exact_steps(network.context, x, level, x.shape[1:3])
+    return np.where(anchor, big(log_scales), corrected)
 
 
 def exact_steps(steps, x, level, size):
@@ -193,13 +194,13 @@ def in_context(name):
 
 
 def symbols_of(name, count, high=20):
-    """(side, latent that is 0 but for the anchors, level)."""
+    """(side, latent, where its anchors are, level)."""
     _, size = MODELS[name]
     side, level = side_of(name, count, high)
     latent = np.random.default_rng(1).integers(
         -high, high, (count, *size, BOARD.channels), endpoint=True
     )
-    return side, np.where(checkerboard.anchors(*size), latent, 0), level
+    return side, latent, checkerboard.anchors(*size), level
 
 
 each_board = pytest.mark.parametrize("name", ["codebook", "spatial, odd size"])
@@ -209,7 +210,7 @@ each_board = pytest.mark.parametrize("name", ["codebook", "spatial, odd size"])
 def test_indexes_in_context_are_those_of_the_float_network_but_for_ties(name):
     _, size = MODELS[name]
     params, network = in_context(name)
-    side, latent, level = symbols_of(name, 64, high=3)
+    side, latent, board, level = symbols_of(name, 64, high=3)
     log_scales = network.log_scales(side, level, size)
     given = np.clip(log_scales / 2.0**FRACTION, *np.log(gaussian.SCALES[[0, -1]]))
     given = jnp.asarray(given, jnp.float32)
@@ -217,12 +218,12 @@ def test_indexes_in_context_are_those_of_the_float_network_but_for_ties(name):
     mean, expected = BOARD.apply(
         params, jnp.asarray(latent, jnp.float32), jnp.zeros_like(given), given, position
     )
-    anchor = np.broadcast_to(checkerboard.anchors(*size), latent.shape)
+    anchor = np.broadcast_to(board, latent.shape)
     np.testing.assert_array_equal(np.asarray(expected)[anchor], np.asarray(given)[anchor])
     assert not np.asarray(mean)[anchor].any() and np.abs(np.asarray(mean)[~anchor]).max() > 0.1
     expected = np.asarray(expected, np.float64)[~anchor]
     assert np.abs(expected - np.asarray(given)[~anchor]).max() > 0.1
-    got = network.indexes(network.in_context(log_scales, latent, level))[~anchor]
+    got = network.indexes(network.in_context(log_scales, latent, board, level))[~anchor]
     near = np.searchsorted(gaussian.LOG_THRESHOLDS, expected - 0.01)
     far = np.searchsorted(gaussian.LOG_THRESHOLDS, expected + 0.01)
     assert np.all((near <= got) & (got <= far))
@@ -233,12 +234,14 @@ def test_indexes_in_context_are_those_of_the_float_network_but_for_ties(name):
 def test_context_is_exact_even_for_symbols_that_no_encoder_writes(name, high):
     _, size = MODELS[name]
     _, network = in_context(name)
-    side, latent, level = symbols_of(name, 3, high)
+    side, latent, anchor, level = symbols_of(name, 3, high)
     log_scales = network.log_scales(side, level, size)
-    got = network.in_context(log_scales, latent, level)
-    expected = exact_in_context(network, log_scales, latent, level)
+    got = network.in_context(log_scales, latent, anchor, level)
+    expected = exact_in_context(network, log_scales, latent, anchor, level)
     np.testing.assert_array_equal(got, expected.astype(float))
-    one_by_one = [network.in_context(log_scales[[i]], latent[[i]], level[[i]]) for i in range(3)]
+    one_by_one = [
+        network.in_context(log_scales[[i]], latent[[i]], anchor, level[[i]]) for i in range(3)
+    ]
     np.testing.assert_array_equal(np.concatenate(one_by_one), got)
 
 
@@ -246,7 +249,8 @@ def test_context_is_exact_even_for_symbols_that_no_encoder_writes(name, high):
 def test_arrays_describe_a_network_with_context_whole(name):
     _, size = MODELS[name]
     _, network = in_context(name)
-    side, latent, level = symbols_of(name, 8)
+    side, *known = symbols_of(name, 8)
+    level = known[-1]
     again = integer.ScaleNetwork.from_arrays(network.arrays())
     for each in (network, again):
         assert len(each.steps) == len(network.steps) and len(each.context) == 5
@@ -255,7 +259,7 @@ def test_arrays_describe_a_network_with_context_whole(name):
     log_scales = network.log_scales(side, level, size)
     np.testing.assert_array_equal(again.log_scales(side, level, size), log_scales)
     np.testing.assert_array_equal(
-        again.in_context(log_scales, latent, level), network.in_context(log_scales, latent, level)
+        again.in_context(log_scales, *known), network.in_context(log_scales, *known)
     )
 
 

@@ -221,7 +221,8 @@ class FeatureCodec:
         noisy = jax.vmap(add_noise)
         v = self._call(params, "analyse", latent, level)
         side_bits = self._call(params, "side_bits", noisy(side_key, v), level)
-        mean, log_scale = self._predict(params, straight_through(v), level, latent.shape[1:-1])
+        rounded_v, of = straight_through(v), latent.shape[1:-1]
+        mean, log_scale = self._call(params, "predict", rounded_v, level, of)
         mean, scale = self._in_context(
             params, straight_through(latent - mean), mean, log_scale, level
         )
@@ -249,7 +250,7 @@ class FeatureCodec:
         position = self._from_level(level)
         latent = self.transfer.analyse(params, features, position, priority)
         side = jnp.round(self._call(params, "analyse", latent, position))
-        mean, log_scale = self._predict(params, side, position, latent.shape[1:-1])
+        mean, log_scale = self._call(params, "predict", side, position, latent.shape[1:-1])
         mean, _ = self._in_context(params, jnp.round(latent - mean), mean, log_scale, position)
         q = jnp.round(latent - mean)
         output = self.restore(params, side, q, level, self.transfer.size_of(features))
@@ -281,7 +282,7 @@ class FeatureCodec:
     ) -> tuple[jax.Array, jax.Array]:
         """Mean and scale of each latent, shape of `q`; arguments as in `restore`."""
         position, size = self._from_level(level), q.shape[1:-1]
-        mean, log_scale = self._predict(params, side.astype(jnp.float32), position, size)
+        mean, log_scale = self._call(params, "predict", side.astype(jnp.float32), position, size)
         return self._in_context(params, q, mean, log_scale, position)
 
     # Bytes
@@ -311,12 +312,11 @@ class FeatureCodec:
             rows = [*rows, *tables.from_pmf_rows(inside, tails)]
             offsets = np.concatenate([offsets, [grid[r.start] for r in ranges]])
             side_index = len(gaussian.SCALES) + np.arange(len(ranges)).reshape(-1, self.side)
-        steps = self._prior.integer_steps(params["prior"], np.asarray(positions, np.float64))
+        exact = np.asarray(positions, np.float64)
+        steps = self._prior.integer_steps(params["prior"], exact)
         context: tuple[integer.Step, ...] = ()
         if self.context:
-            context = self._checkerboard.integer_steps(
-                params["context"], np.asarray(positions, np.float64)
-            )
+            context = self._checkerboard.integer_steps(params["context"], exact)
         integer.check(steps + context)
         thresholds = integer.rounded(gaussian.LOG_THRESHOLDS, integer.FRACTION)
         return Tables(
@@ -427,7 +427,8 @@ class FeatureCodec:
         flat = latent.reshape(len(latent), -1)
         first, then = checkerboard.order(latent.shape[1:])
         flat[:, first] = symbols(_flat(scales.indexes(log_scales))[:, first])
-        log_scales = scales.in_context(log_scales, latent, level)
+        anchor = checkerboard.anchors(*latent_size)
+        log_scales = scales.in_context(log_scales, latent, anchor, level)
         flat[:, then] = symbols(_flat(scales.indexes(log_scales))[:, then])
         return side, latent
 
@@ -498,10 +499,6 @@ class FeatureCodec:
     def _call(self, params: dict, method: str, *args):
         return self._prior.apply(params["prior"], *args, method=method)
 
-    def _predict(self, params, side, position, size):
-        """Mean and log-scale of the latent by the side symbols."""
-        return self._call(params, "predict", side, position, size)
-
     def _in_context(self, params, q, mean, log_scale, position):
         """Mean and scale of the latent by its anchors in `q` as well, where the codec has those."""
         scale = gaussian.bounded_scale(log_scale)
@@ -557,13 +554,13 @@ def _coded(
     """Symbols as the coder takes them, side first, and the table of each: (N, n) both."""
     scales, shape = frozen.scales, latent.shape[1:]
     log_scales = scales.log_scales(side, level, shape[:-1])
+    if scales.context:
+        anchor = checkerboard.anchors(*shape[:2])
+        log_scales = scales.in_context(log_scales, latent, anchor, level)
     of_latent, index = _flat(latent), _flat(scales.indexes(log_scales))
     if scales.context:
-        first, then = checkerboard.order(shape)
-        anchor = np.where(checkerboard.anchors(*shape[:2]), latent, 0)
-        others = _flat(scales.indexes(scales.in_context(log_scales, anchor, level)))
-        index = np.concatenate([index[:, first], others[:, then]], axis=1)
-        of_latent = of_latent[:, np.concatenate([first, then])]
+        order = np.concatenate(checkerboard.order(shape))
+        of_latent, index = of_latent[:, order], index[:, order]
     used = np.concatenate([_flat(_side_index(frozen, level, side.shape)), index], axis=1)
     symbols = np.concatenate([_flat(side), of_latent], axis=1).astype(np.int64)
     return symbols - frozen.offsets[used], used  # of no int32: refused there, not wrapped here

@@ -145,24 +145,30 @@ class ScaleNetwork:
         return x
 
     def in_context(
-        self, log_scales: Integers, anchors: ArrayLike, level: NDArray[np.integer]
+        self,
+        log_scales: Integers,
+        latent: ArrayLike,
+        anchor: NDArray[np.bool_],
+        level: NDArray[np.integer],
     ) -> Integers:
-        """What `context` makes of log-scales; those of anchors are not to be used.
+        """What `context` makes of log-scales; those of anchors are as given.
 
         Args:
           log_scales: From `log_scales`; what is beyond the grid of scales counts as its end.
-          anchors: Latent symbols (B, h, w, channels), any int32, and 0 where they are no anchors;
-            the network sees at most ±2**11.
+          latent: Symbols (B, h, w, channels), any int32, of which the network sees at most ±2**11;
+            of what are no anchors any value, which is not seen.
+          anchor: (h, w, 1), where the anchors are.
           level: (B,) rate levels.
         """
-        seen = np.clip(np.asarray(anchors, np.float64) * 2.0**FRACTION, -LIMIT, LIMIT)
+        seen = np.where(anchor, np.asarray(latent, np.float64), 0.0)
+        seen = np.clip(seen * 2.0**FRACTION, -LIMIT, LIMIT)
         # As far beyond the outermost thresholds as the grid of scales reaches.
         beyond = np.diff(self.thresholds[:2]) // 2
-        log_scales = np.clip(log_scales, self.thresholds[0] - beyond, self.thresholds[-1] + beyond)
-        x = np.concatenate([seen, log_scales], axis=-1)
+        own = np.clip(log_scales, self.thresholds[0] - beyond, self.thresholds[-1] + beyond)
+        x = np.concatenate([seen, own], axis=-1)
         for step in self.context:
             x = step(x, level, x.shape[1:-1])
-        return log_scales + x
+        return np.where(anchor, log_scales, own + x)
 
     def indexes(self, log_scales: Integers) -> NDArray[np.int32]:
         """Table of each latent symbol, 0 to ``len(thresholds)``."""
