@@ -233,15 +233,18 @@ def test_a_writer_killed_at_any_moment_is_resumed_to_the_same_bytes(wait, root, 
     assert content(root) == content(tmp_path / "alone")
 
 
-def test_two_processes_write_disjoint_shards_at_once(root, tmp_path, whole):
+@pytest.mark.parametrize(
+    ("shards", "made"), [(((0, 2), (1, 2)), [b"2\n", b"2\n"]), (((0, 1), (0, 1)), [b"0\n", b"4\n"])]
+)
+def test_two_processes_at_once_make_each_shard_once(shards, made, root, tmp_path, whole):
     script = """
 print("ready", flush=True)
 while not os.path.exists(sys.argv[3]):
     pass
 slow = lambda a, b: time.sleep(0.02) or values(a, b)
-print(make(sys.argv[1], slow, shards=(int(sys.argv[2]), 2)))
+print(make(sys.argv[1], slow, shards=eval(sys.argv[2])))
 """
-    arguments = [[root, str(i), tmp_path / "go"] for i in range(2)]
+    arguments = [[root, repr(each), tmp_path / "go"] for each in shards]
     both = [
         subprocess.Popen([sys.executable, "-c", HERE + script, *a], stdout=subprocess.PIPE)
         for a in arguments
@@ -249,7 +252,7 @@ print(make(sys.argv[1], slow, shards=(int(sys.argv[2]), 2)))
     for process in both:
         assert process.stdout.readline() == b"ready\n"
     (tmp_path / "go").touch()
-    assert [process.communicate()[0] for process in both] == [b"2\n", b"2\n"]
+    assert sorted(process.communicate()[0] for process in both) == made
     assert content(root) == whole
 
 

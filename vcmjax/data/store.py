@@ -10,7 +10,9 @@ A shard gets its name by one rename once all of it is on disk: it is there whole
 
 import contextlib
 import dataclasses
+import fcntl
 import json
+import logging
 import math
 import os
 import re
@@ -24,6 +26,8 @@ from typing import Any
 import numpy as np
 
 from vcmjax.errors import DataError, UsageError
+
+log = logging.getLogger(__name__)
 
 _STORE, _CHECKSUMS = "store.json", "crc32.json"
 _DTYPE = re.compile("bool|u?int(8|16|32|64)|float(16|32|64)")
@@ -205,8 +209,9 @@ def write(
         (stop - start, ...). Numbers are converted to the stated dtype, which must hold them.
       nan: Arrays that may hold NaN, as labels do where they are not scored; else all is finite.
       about: Anything JSON can hold, for people to read; not compared.
-      shards: This process and the number of processes; each makes every so-many-th shard. All may
-        run at once, but only one at a time with the same numbers.
+      shards: This process and the number of processes; each makes every so-many-th shard, all at
+        once if need be, but only one at a time with the same numbers. One that makes all shards
+        waits for any other that writes the store, and then makes what is missing.
       progress: Wraps the numbers of the shards to make.
 
     Returns:
@@ -229,20 +234,38 @@ def write(
         raise UsageError(f"write: {error}.") from None
     with _writing(store.directory):
         _begin(store, text)
-    finished = set(store._finished())
-    missing = [n for n in range(index, store.shards, processes) if n not in finished]
-    for shard in progress(missing) if missing else ():
-        start, stop = store.span(shard)
-        produced = produce(start, stop)
-        if produced.keys() != typed.keys():
-            raise DataError(f"produce: expected {', '.join(typed)}; found {', '.join(produced)}.")
-        converted = {
-            name: _converted(name, produced[name], start, (stop - start, *shape), dt, name in nan)
-            for name, (shape, dt) in typed.items()
-        }
-        with _writing(store.directory):
-            _write_shard(store._path(shard), converted)
+    with _locked(store.directory, shared=processes > 1):
+        finished = set(store._finished())
+        missing = [n for n in range(index, store.shards, processes) if n not in finished]
+        for shard in progress(missing) if missing else ():
+            start, stop = store.span(shard)
+            found = produce(start, stop)
+            if found.keys() != typed.keys():
+                raise DataError(f"produce: expected {', '.join(typed)}; found {', '.join(found)}.")
+            converted = {
+                name: _converted(name, found[name], start, (stop - start, *shape), dt, name in nan)
+                for name, (shape, dt) in typed.items()
+            }
+            with _writing(store.directory):
+                _write_shard(store._path(shard), converted)
     return len(missing)
+
+
+@contextlib.contextmanager
+def _locked(root: Path, shared: bool) -> Iterator[None]:
+    """Waits until nobody else writes; the lock goes with the process, however that ends."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    directory = os.open(root, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems lock no directories
+            try:
+                fcntl.flock(directory, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("%s: waiting for another run that writes it", root)
+                fcntl.flock(directory, kind)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _begin(store: Store, text: str) -> None:
