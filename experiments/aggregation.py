@@ -239,7 +239,8 @@ def table(results: dict[str, Any]) -> str:
         "scores kept, over the curves' common range. "
         f"{tables.trainings(seeds)}. {tables.brackets(seeds)}"
     )
-    found = [f"{p['name']}: {_named(p['groups'])}." for p in partitions if "Found" in p["name"]]
+    given = {name for name, _ in results["config"]["partitions"]}
+    found = [f"{p['name']}: {_named(p['groups'])}." for p in partitions if p["name"] not in given]
     return tables.piped(lines) + f"\n\n{' '.join([note, *found])}\n"
 
 
