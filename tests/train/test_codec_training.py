@@ -136,14 +136,50 @@ def test_on_the_common_scale_sending_nothing_costs_the_weight(target):
         assert float(goal.distortion(data.feature, data.feature, data.label).max()) < 1e-5
 
 
-def test_the_control_group_pays_for_distortion_alone():
+@pytest.mark.parametrize(("progress", "early"), [(0.0, 1.0), (0.45, 0.5), (0.9, 0.0), (1.0, 0.0)])
+def test_the_control_group_pays_for_distortion_and_early_for_the_feature(progress, early):
     batch = jax.tree.map(lambda leaf: leaf[:8], split())
     loss = jax.jit(problem("control").loss)
     run = a_run("control")
     keys = jax.random.split(jax.random.key(0), 8)
-    total, recorded = loss(start("control"), keys, run, batch, 0.0)
+    total, recorded = loss(start("control"), keys, run, batch, progress)
     assert float(recorded[1]) == 0
-    assert float(total) == pytest.approx(float(recorded[2]))
+    received = apply("control")(start("control"), keys, batch.feature, jnp.ones(8)).feature
+    far = np.asarray(received - batch.feature) / np.asarray(split().feature).std((0, 1, 2))
+    assert float(total - recorded[2]) == pytest.approx(early * np.square(far).mean(), abs=1e-4)
+
+
+def test_a_hint_is_the_share_of_variance_missed():
+    feature = np.asarray(split().feature)
+    scale = feature.std((0, 1, 2))
+    mean = np.broadcast_to(feature.mean((0, 1, 2)), feature.shape)
+    goal = Goal(TASK, head, "network", weight=3.0, unit=7.0)
+    assert goal.hint(mean, feature, scale).mean() == pytest.approx(3.0, rel=1e-4)
+    half = goal.hint((mean + feature) / 2, feature, scale)
+    np.testing.assert_allclose(half, goal.hint(mean, feature, scale) / 4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "hinted"),
+    [("class", "a", True), ("dense", "a", False), ("dense", "b", True), ("class", "b", True)],
+)
+def test_classes_and_features_that_are_not_sent_are_hinted(kind, sent, hinted):
+    codec = FeatureCodec(
+        {sent: (4, 4, 2)}, latent_channels=4, stride=2, hidden=8, side=3, outputs={"a": (4, 4, 2)}
+    )
+    goal = Goal(Task("a", kind, 3), head, "network")
+    part = jax.tree.map(lambda leaf: leaf[:3], split())
+    data = Features(dict.fromkeys("ab", part.feature), {"a": part.label})
+    made = codec_training.problem(codec, {"a": goal}, PIXELS, data.feature)
+    params = jax.jit(made.init)(jax.random.key(0))
+    run, keys = loop.Runs(np.int32(0), jnp.full(2, 0.25)), jax.random.split(jax.random.key(4), 3)
+    total, (_, bpp, far) = jax.jit(made.loss)(params, keys, run, data, 0.45)
+    noise_keys = jnp.stack([jax.random.split(key)[1] for key in keys])
+    received = codec.apply(params, noise_keys, data.feature, jnp.full(3, 0.25)).feature["a"]
+    near = goal.hint(received, part.feature, params["statistics"]["a"]["scale"]).mean()
+    weight, lam = codec_training.anneal(kind, 0.45, 0.25, 0.25)
+    expected = (weight * bpp + lam * (far + hinted * 0.5 * near)) / np.sqrt(lam)
+    assert float(total) == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["class", "segment", "dense"])

@@ -51,6 +51,7 @@ class Goal(NamedTuple):
       target: Distortion, see `losses.distortion`.
       classes: Weights of the classes of a segmentation, from `losses.class_weights`.
       weight: Of its distortion among those of several tasks.
+      unit: Distortion that counts as one, see `on_common_scale`.
     """
 
     task: Task
@@ -58,6 +59,7 @@ class Goal(NamedTuple):
     target: losses.Target
     classes: np.ndarray | None = None
     weight: float = 1.0
+    unit: float = 1.0
 
     def distortion(
         self,
@@ -73,9 +75,20 @@ class Goal(NamedTuple):
         if reference is None:
             reference = jax.lax.stop_gradient(self.head(feature))
         output = self.head(received)
-        return self.weight * losses.distortion(
+        return (self.weight / self.unit) * losses.distortion(
             self.task, self.target, output, reference, label, self.classes
         )
+
+    def hint(self, received: jax.Array, feature: jax.Array, scale: jax.Array) -> jax.Array:
+        """(B,), weighed: squared error of the feature itself, about 1 where its mean is received.
+
+        Args:
+          received: (B, h, w, C).
+          feature: What was to be received, of the task itself, likewise.
+          scale: (C,) deviation of each channel.
+        """
+        far = jnp.square((received - feature) / scale)
+        return self.weight * far.reshape(len(far), -1).mean(1)
 
 
 def with_reference(data: Features, goal: Goal) -> Features:
@@ -116,7 +129,8 @@ def refinement_target(goal: Goal | Mapping[str, Goal]) -> refine.Target:
     def distortion(received: Any, outputs: dict[str, jax.Array]) -> jax.Array:
         given = by_name(received)
         far = [
-            each.weight * losses.to_network(each.task, each.head(given[name]), outputs[name])
+            (each.weight / each.unit)
+            * losses.to_network(each.task, each.head(given[name]), outputs[name])
             for name, each in goals.items()
         ]
         return jnp.stack(far).sum(0)
@@ -137,9 +151,9 @@ def on_common_scale(goal: Goal, feature: np.ndarray, label: np.ndarray) -> Goal:
       label: Theirs.
     """
     mean = np.broadcast_to(np.asarray(feature, np.float32).mean(0), feature.shape)
-    plain = jax.jit(goal._replace(weight=1.0).distortion)
+    plain = jax.jit(goal._replace(weight=1.0, unit=1.0).distortion)
     far = plain(jnp.asarray(mean), jnp.asarray(feature, jnp.float32), label)
-    return goal._replace(weight=goal.weight / max(float(far.mean()), 1e-9))
+    return goal._replace(unit=max(float(far.mean()), 1e-9))
 
 
 def anneal(
@@ -155,7 +169,12 @@ def anneal(
     if kind == "class":
         own = jnp.minimum(progress / 0.5, 1.0)
         return 1.0, lam**own * (1000.0 * greatest) ** (1.0 - own)
-    return jnp.minimum(progress / 0.9, 1.0), lam
+    return 1.0 - _early(progress), lam
+
+
+def _early(progress: jax.Array) -> jax.Array:
+    """1 at the start of training, 0 for its last tenth, linear in between."""
+    return jnp.maximum(1.0 - progress / 0.9, 0.0)
 
 
 def _drawn(keys: jax.Array, run: Runs) -> tuple[jax.Array, jax.Array]:
@@ -176,7 +195,9 @@ def _arrays(batch: Features) -> Features:
 
 
 def _of(name: str, data: Features) -> Features:
-    """What is known of one of several tasks."""
+    """What is known of one of several tasks; "" names the only one."""
+    if not name:
+        return data
     reference = (data.reference or {}).get(name)
     return Features(data.feature[name], data.label[name], reference)
 
@@ -190,7 +211,8 @@ def problem(
 ) -> Problem:
     """Training `codec` through frozen heads: L = bpp + λ·Σ distortion (CVR eq. 12).
 
-    One that takes priorities sees others for each image, and is validated where all are equal.
+    The way there differs from the end, see `anneal` and `Goal.hint`. A codec that takes priorities
+    sees others for each image, and is validated where all are equal.
 
     Args:
       codec: What to train.
@@ -198,15 +220,37 @@ def problem(
       pixels: Image pixels, height × width, by which bits are divided.
       sample: (N, h, w, C) features for the codec's normalisation; by task where it has several.
     """
-    goals = [goal] if isinstance(goal, Goal) else list(goal.values())
-    kind = "class" if all(each.task.kind == "class" for each in goals) else "pixels"
+    goals = {"": goal} if isinstance(goal, Goal) else goal
+    kind = "class" if all(each.task.kind == "class" for each in goals.values()) else "pixels"
+
+    def added(of_each: list[jax.Array], weights: jax.Array | None) -> jax.Array:
+        each = jnp.stack(of_each, axis=1)
+        return (each if weights is None else weights * each).sum(1)
 
     def distortion(received: Any, sent: Features, weights: jax.Array | None = None) -> jax.Array:
-        if isinstance(goal, Goal):
-            return goal.distortion(received, *sent)
-        far = [g.distortion(received[name], *_of(name, sent)) for name, g in goal.items()]
-        each = jnp.stack(far, axis=1)
-        return (each if weights is None else weights * each).sum(1)
+        back = codec.transfer.by_name(received)
+        far = [g.distortion(back[name], *_of(name, sent)) for name, g in goals.items()]
+        return added(far, weights)
+
+    # The few numbers of a class say little of how to give a whole feature back, and so does any
+    # task of one that was not sent: without a hint training stays for long where it began (FitNets,
+    # Romero et al. 2015). Pixels whose own feature is sent took more bits with it.
+    hinted = [
+        name
+        for name, each in goals.items()
+        if each.task.kind == "class" or name not in codec.transfer.sent
+    ]
+
+    def hint(received: Any, sent: Features, fixed: Any, weights: jax.Array | None) -> jax.Array:
+        none = jnp.zeros(transfer.count(received))
+        back, fixed = codec.transfer.by_name(received), codec.transfer.by_name(fixed)
+        far = [
+            g.hint(back[name], _of(name, sent).feature, fixed[name]["scale"])
+            if name in hinted
+            else none
+            for name, g in goals.items()
+        ]
+        return added(far, weights)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
         if not codec.prior:
@@ -221,8 +265,9 @@ def problem(
         priority = None if weights is None else jnp.log(weights)
         output = codec.apply(params, noise_keys, sent.feature, lam, priority)
         far = distortion(output.feature, sent, weights)
+        near = _early(progress) * hint(output.feature, sent, params["statistics"], weights)
         weight, annealed = anneal(kind, progress, lam, run.lams[1])
-        total = lagrangian(weight * output.bits, annealed, far).mean()
+        total = lagrangian(weight * output.bits, annealed, far + near).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
 
     def cost(params, run: Runs, sent: Features, level: jax.Array):
@@ -265,15 +310,16 @@ def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal) -> Problem:
       A problem whose parameters are the branch's; `with_branch` puts them in their place.
     """
 
-    def distortion(own, keys, sent: Features, lam):
-        output = codec.apply(with_branch(params, name, own), keys, sent.feature, lam)
-        return goal.distortion(output.feature[name], *_of(name, sent))
+    def received(own, keys, sent: Features, lam):
+        return codec.apply(with_branch(params, name, own), keys, sent.feature, lam).feature[name]
 
     def loss(own, keys, run: Runs, batch: Features, progress):
         sent = _arrays(batch)
         lam, noise_keys = _drawn(keys, run)
-        far = distortion(own, noise_keys, sent, lam).mean()
-        return far, far[None]
+        back, wanted = received(own, noise_keys, sent, lam), _of(name, sent)
+        far = goal.distortion(back, *wanted).mean()
+        near = goal.hint(back, wanted.feature, params["statistics"][name]["scale"]).mean()
+        return far + _early(progress) * near, far[None]
 
     def validate(own, run: Runs, batch: Features):
         sent = _arrays(batch)
@@ -281,7 +327,8 @@ def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal) -> Problem:
         costs = []
         for level in levels:
             lam = jnp.full(transfer.count(sent.feature), codec.lam_of(level), jnp.float32)
-            costs.append(distortion(own, jax.random.key(0), sent, lam))
+            back = received(own, jax.random.key(0), sent, lam)
+            costs.append(goal.distortion(back, *_of(name, sent)))
         return jnp.mean(jnp.stack(costs), axis=0)
 
     def init(key: jax.Array) -> dict:
