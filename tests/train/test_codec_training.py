@@ -52,6 +52,12 @@ def apply(name):
     return jax.jit(CODECS[name].apply)
 
 
+def unsent(goal, feature):
+    """Distortion where the mean of the features is received."""
+    mean = jnp.broadcast_to(feature.mean(0), feature.shape)
+    return float(goal.distortion(mean, feature, None).mean())
+
+
 @pytest.mark.parametrize(("name", "target"), [("codebook", "network"), ("spatial", "mix")])
 def test_loss_is_the_mean_of_rate_plus_lam_times_distortion(name, target):
     # A single λ leaves only the noise to chance; `apply` with the same keys repeats it.
@@ -146,17 +152,18 @@ def test_the_control_group_pays_for_distortion_and_early_for_the_feature(progres
     assert float(recorded[1]) == 0
     received = apply("control")(start("control"), keys, batch.feature, jnp.ones(8)).feature
     far = np.asarray(received - batch.feature) / np.asarray(split().feature).std((0, 1, 2))
-    assert float(total - recorded[2]) == pytest.approx(early * np.square(far).mean(), abs=1e-4)
+    expected = early * np.square(far).mean() * unsent(Goal(TASK, head, "network"), split().feature)
+    assert float(total - recorded[2]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_hint_is_the_share_of_variance_missed():
     feature = np.asarray(split().feature)
     scale = feature.std((0, 1, 2))
     mean = np.broadcast_to(feature.mean((0, 1, 2)), feature.shape)
-    goal = Goal(TASK, head, "network", weight=3.0, unit=7.0)
-    assert goal.hint(mean, feature, scale).mean() == pytest.approx(3.0, rel=1e-4)
-    half = goal.hint((mean + feature) / 2, feature, scale)
-    np.testing.assert_allclose(half, goal.hint(mean, feature, scale) / 4, rtol=1e-4)
+    nothing = codec_training.hint(mean, feature, scale)
+    assert nothing.mean() == pytest.approx(1.0, rel=1e-4)
+    half = codec_training.hint((mean + feature) / 2, feature, scale)
+    np.testing.assert_allclose(half, nothing / 4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +174,7 @@ def test_classes_and_features_that_are_not_sent_are_hinted(kind, sent, hinted):
     codec = FeatureCodec(
         {sent: (4, 4, 2)}, latent_channels=4, stride=2, hidden=8, side=3, outputs={"a": (4, 4, 2)}
     )
-    goal = Goal(Task("a", kind, 3), head, "network")
+    goal = Goal(Task("a", kind, 3), head, "network", weight=2.0)
     part = jax.tree.map(lambda leaf: leaf[:3], split())
     data = Features(dict.fromkeys("ab", part.feature), {"a": part.label})
     made = codec_training.problem(codec, {"a": goal}, PIXELS, data.feature)
@@ -176,7 +183,8 @@ def test_classes_and_features_that_are_not_sent_are_hinted(kind, sent, hinted):
     total, (_, bpp, far) = jax.jit(made.loss)(params, keys, run, data, 0.45)
     noise_keys = jnp.stack([jax.random.split(key)[1] for key in keys])
     received = codec.apply(params, noise_keys, data.feature, jnp.full(3, 0.25)).feature["a"]
-    near = goal.hint(received, part.feature, params["statistics"]["a"]["scale"]).mean()
+    near = codec_training.hint(received, part.feature, params["statistics"]["a"]["scale"]).mean()
+    near *= unsent(goal, part.feature)
     weight, lam = codec_training.anneal(kind, 0.45, 0.25, 0.25)
     expected = (weight * bpp + lam * (far + hinted * 0.5 * near)) / np.sqrt(lam)
     assert float(total) == pytest.approx(float(expected), rel=1e-4)

@@ -51,7 +51,6 @@ class Goal(NamedTuple):
       target: Distortion, see `losses.distortion`.
       classes: Weights of the classes of a segmentation, from `losses.class_weights`.
       weight: Of its distortion among those of several tasks.
-      unit: Distortion that counts as one, see `on_common_scale`.
     """
 
     task: Task
@@ -59,7 +58,6 @@ class Goal(NamedTuple):
     target: losses.Target
     classes: np.ndarray | None = None
     weight: float = 1.0
-    unit: float = 1.0
 
     def distortion(
         self,
@@ -75,20 +73,9 @@ class Goal(NamedTuple):
         if reference is None:
             reference = jax.lax.stop_gradient(self.head(feature))
         output = self.head(received)
-        return (self.weight / self.unit) * losses.distortion(
+        return self.weight * losses.distortion(
             self.task, self.target, output, reference, label, self.classes
         )
-
-    def hint(self, received: jax.Array, feature: jax.Array, scale: jax.Array) -> jax.Array:
-        """(B,), weighed: squared error of the feature itself, about 1 where its mean is received.
-
-        Args:
-          received: (B, h, w, C).
-          feature: What was to be received, of the task itself, likewise.
-          scale: (C,) deviation of each channel.
-        """
-        far = jnp.square((received - feature) / scale)
-        return self.weight * far.reshape(len(far), -1).mean(1)
 
 
 def with_reference(data: Features, goal: Goal) -> Features:
@@ -129,8 +116,7 @@ def refinement_target(goal: Goal | Mapping[str, Goal]) -> refine.Target:
     def distortion(received: Any, outputs: dict[str, jax.Array]) -> jax.Array:
         given = by_name(received)
         far = [
-            (each.weight / each.unit)
-            * losses.to_network(each.task, each.head(given[name]), outputs[name])
+            each.weight * losses.to_network(each.task, each.head(given[name]), outputs[name])
             for name, each in goals.items()
         ]
         return jnp.stack(far).sum(0)
@@ -151,9 +137,37 @@ def on_common_scale(goal: Goal, feature: np.ndarray, label: np.ndarray) -> Goal:
       label: Theirs.
     """
     mean = np.broadcast_to(np.asarray(feature, np.float32).mean(0), feature.shape)
-    plain = jax.jit(goal._replace(weight=1.0, unit=1.0).distortion)
+    plain = jax.jit(goal._replace(weight=1.0).distortion)
     far = plain(jnp.asarray(mean), jnp.asarray(feature, jnp.float32), label)
-    return goal._replace(unit=max(float(far.mean()), 1e-9))
+    return goal._replace(weight=goal.weight / max(float(far.mean()), 1e-9))
+
+
+def hint(received: jax.Array, feature: jax.Array, scale: jax.Array) -> jax.Array:
+    """(B,): squared error of a feature, about 1 where its mean is received.
+
+    The few numbers of a class say little of how to give a whole feature back, and so does any task
+    of one that was not sent: without a hint training stays for long where it began (FitNets, Romero
+    et al. 2015). Pixels whose own feature is sent took more bits with it, and have none.
+
+    Args:
+      received: (B, h, w, C).
+      feature: What was to be received, of the task itself, likewise.
+      scale: (C,) deviation of each channel.
+    """
+    far = jnp.square((received - feature) / scale)
+    return far.reshape(len(far), -1).mean(1)
+
+
+def _unsent(goal: Goal, feature: Any) -> float:
+    """Distortion, weighed, where nothing at all of features (N, h, w, C) is sent."""
+    feature = _float(feature[:64])
+    mean = jnp.broadcast_to(feature.mean(0), feature.shape)
+
+    @jax.jit
+    def far(mean, feature):
+        return losses.to_network(goal.task, goal.head(mean), goal.head(feature)).mean()
+
+    return goal.weight * float(far(mean, feature))
 
 
 def anneal(
@@ -211,7 +225,7 @@ def problem(
 ) -> Problem:
     """Training `codec` through frozen heads: L = bpp + λ·Σ distortion (CVR eq. 12).
 
-    The way there differs from the end, see `anneal` and `Goal.hint`. A codec that takes priorities
+    The way there differs from the end, see `anneal` and `hint`. A codec that takes priorities
     sees others for each image, and is validated where all are equal.
 
     Args:
@@ -232,25 +246,23 @@ def problem(
         far = [g.distortion(back[name], *_of(name, sent)) for name, g in goals.items()]
         return added(far, weights)
 
-    # The few numbers of a class say little of how to give a whole feature back, and so does any
-    # task of one that was not sent: without a hint training stays for long where it began (FitNets,
-    # Romero et al. 2015). Pixels whose own feature is sent took more bits with it.
-    hinted = [
-        name
+    named = {"": sample} if isinstance(goal, Goal) else sample
+    hints = {
+        name: _unsent(each, named[name])
         for name, each in goals.items()
         if each.task.kind == "class" or name not in codec.transfer.sent
-    ]
+    }
 
-    def hint(received: Any, sent: Features, fixed: Any, weights: jax.Array | None) -> jax.Array:
-        none = jnp.zeros(transfer.count(received))
+    def hinted(received: Any, sent: Features, fixed: Any, weights: jax.Array | None) -> jax.Array:
         back, fixed = codec.transfer.by_name(received), codec.transfer.by_name(fixed)
-        far = [
-            g.hint(back[name], _of(name, sent).feature, fixed[name]["scale"])
-            if name in hinted
+        none = jnp.zeros(transfer.count(received))
+        near = [
+            hints[name] * hint(back[name], _of(name, sent).feature, fixed[name]["scale"])
+            if name in hints
             else none
-            for name, g in goals.items()
+            for name in goals
         ]
-        return added(far, weights)
+        return added(near, weights)
 
     def lagrangian(bits: jax.Array, lam: jax.Array, far: jax.Array) -> jax.Array:
         if not codec.prior:
@@ -265,7 +277,7 @@ def problem(
         priority = None if weights is None else jnp.log(weights)
         output = codec.apply(params, noise_keys, sent.feature, lam, priority)
         far = distortion(output.feature, sent, weights)
-        near = _early(progress) * hint(output.feature, sent, params["statistics"], weights)
+        near = _early(progress) * hinted(output.feature, sent, params["statistics"], weights)
         weight, annealed = anneal(kind, progress, lam, run.lams[1])
         total = lagrangian(weight * output.bits, annealed, far + near).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
@@ -318,7 +330,7 @@ def branch(codec: FeatureCodec, params: dict, name: str, goal: Goal) -> Problem:
         lam, noise_keys = _drawn(keys, run)
         back, wanted = received(own, noise_keys, sent, lam), _of(name, sent)
         far = goal.distortion(back, *wanted).mean()
-        near = goal.hint(back, wanted.feature, params["statistics"][name]["scale"]).mean()
+        near = hint(back, wanted.feature, params["statistics"][name]["scale"]).mean()
         return far + _early(progress) * near, far[None]
 
     def validate(own, run: Runs, batch: Features):
