@@ -136,10 +136,8 @@ def on_common_scale(goal: Goal, feature: np.ndarray, label: np.ndarray) -> Goal:
       feature: (N, h, w, C), some examples.
       label: Theirs.
     """
-    mean = np.broadcast_to(np.asarray(feature, np.float32).mean(0), feature.shape)
-    plain = jax.jit(goal._replace(weight=1.0).distortion)
-    far = plain(jnp.asarray(mean), jnp.asarray(feature, jnp.float32), label)
-    return goal._replace(weight=goal.weight / max(float(far.mean()), 1e-9))
+    far = _unsent(goal._replace(weight=1.0), feature, label)
+    return goal._replace(weight=goal.weight / max(far, 1e-9))
 
 
 def hint(received: jax.Array, feature: jax.Array, scale: jax.Array) -> jax.Array:
@@ -158,16 +156,11 @@ def hint(received: jax.Array, feature: jax.Array, scale: jax.Array) -> jax.Array
     return far.reshape(len(far), -1).mean(1)
 
 
-def _unsent(goal: Goal, feature: Any) -> float:
+def _unsent(goal: Goal, feature: Any, label: np.ndarray | None) -> float:
     """Distortion, weighed, where nothing at all of features (N, h, w, C) is sent."""
-    feature = _float(feature[:64])
-    mean = jnp.broadcast_to(feature.mean(0), feature.shape)
-
-    @jax.jit
-    def far(mean, feature):
-        return losses.to_network(goal.task, goal.head(mean), goal.head(feature)).mean()
-
-    return goal.weight * float(far(mean, feature))
+    mean = np.broadcast_to(np.asarray(feature, np.float32).mean(0), feature.shape)
+    far = jax.jit(goal.distortion)(jnp.asarray(mean), jnp.asarray(feature, jnp.float32), label)
+    return float(far.mean())
 
 
 def anneal(
@@ -234,7 +227,8 @@ def problem(
       pixels: Image pixels, height × width, by which bits are divided.
       sample: (N, h, w, C) features for the codec's normalisation; by task where it has several.
     """
-    goals = {"": goal} if isinstance(goal, Goal) else goal
+    goals: Mapping[str, Goal] = codec.transfer.by_name(goal)
+    samples = codec.transfer.by_name(sample)
     kind = "class" if all(each.task.kind == "class" for each in goals.values()) else "pixels"
 
     def added(of_each: list[jax.Array], weights: jax.Array | None) -> jax.Array:
@@ -246,9 +240,8 @@ def problem(
         far = [g.distortion(back[name], *_of(name, sent)) for name, g in goals.items()]
         return added(far, weights)
 
-    named = {"": sample} if isinstance(goal, Goal) else sample
-    hints = {
-        name: _unsent(each, named[name])
+    hints = {  # towards the network: a sample has no labels
+        name: _unsent(each._replace(target="network"), samples[name][:64], None)
         for name, each in goals.items()
         if each.task.kind == "class" or name not in codec.transfer.sent
     }
