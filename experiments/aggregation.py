@@ -3,8 +3,9 @@
 Run:    python -m experiments.aggregation [--seeds N] [--partition NAME=A+B,C+D ...] [--search N]
                                           [--refine N] [--data rooms|DIR] [--networks DIR]
                                           [--out DIR]
-Cost:   eleven codecs of 1600 steps per seed, about 40 minutes on two CPU cores, and 10 to measure;
-        with --search fifteen more of two tasks each, and those of the partitions found
+Cost:   eleven codecs of 1600 steps per seed and six of the Control Group, about 45 minutes on two
+        CPU cores, and 10 to measure; with --search fifteen more of two tasks each, and those of the
+        partitions found
 Expect: OUT/results.json, Table 4 on the screen, OUT/aggregation.png; of each group a codec for
         ``vcmjax encode`` in OUT/codecs, of the first seed and at its plateau; with --search also
         OUT/grouping.png
@@ -31,6 +32,7 @@ from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import metrics, tables
 from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.plateau import Plateau
 from vcmjax.evaluate.tables import title
 
@@ -98,6 +100,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
                 models[group] = joint.train(tasks, tasks, config, folder, at_once)
                 found[group] = joint.search(models[group], before, config)
 
+    control = {name: _control(at[name], config, out, at_once) for name in names}
     train(group for _, partition in config.partitions for group in partition)
     partitions, searched = dict(config.partitions), {}
     if config.search:
@@ -120,12 +123,48 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         config.seeds,
         tasks=scored.described(at),
         original=originals,
+        control=_uncoded(control, at, originals),
         groups=[_entry(group, found[group], models[group], config) for group in models],
         partitions=_compared(partitions, config, models, found, at, originals),
         **searched,
     )
     harness.write_json(out / "results.json", results)
     return results
+
+
+def _control(at: TaskData, config: Config, out: Path, at_once: bool) -> dict[int, Model]:
+    """The Control Group of a task: its own codec, without quantisation and rate."""
+    tasks, folder = {at.task.name: at}, out / "models" / "control" / at.task.name
+    config = dataclasses.replace(config, method="control", lams=(1.0,), refine=0)
+    return joint.train(tasks, tasks, config, folder, at_once)
+
+
+def _uncoded(
+    control: dict[str, dict[int, Model]], at: dict[str, TaskData], originals: dict[str, float]
+) -> dict[str, Any]:
+    """The Control Group's scores on the test split."""
+
+    def statistic(seed: int):
+        measured = [models[seed].measured(0, "test") for models in control.values()]
+        return lambda weights: _scores(measured, at, originals, weights)
+
+    seeds = next(iter(control.values()))
+    images = len(next(iter(at.values())).splits["test"].feature)
+    return harness.summary([statistic(seed) for seed in seeds], images, RESAMPLES)
+
+
+def _scores(
+    measured: Sequence[dict[str, Measurement]],
+    at: dict[str, TaskData],
+    originals: dict[str, float],
+    weights: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Each task's score, and the mean share of them that is kept; arguments as of `scored.kept`."""
+    scores = scored.scores(measured, at, weights)
+    return {
+        "kept": scored.kept(measured, at, originals, weights),
+        **{f"score/{name}": score for name, score in scores.items()},
+    }
 
 
 def _entry(group, found, models: dict[int, Model], config: Config) -> dict[str, Any]:
@@ -183,9 +222,8 @@ def _compared(
             return {
                 "bpp": scored.bits(best, weights) / pixels,
                 "bytes": scored.bits(best, weights) / 8,
-                "kept": scored.kept(best, at, originals, weights),
                 "bd_rate": scored.bd_rate(*curves, at, originals, weights),
-                **{f"score/{n}": score for n, score in scored.scores(best, at, weights).items()},
+                **_scores(best, at, originals, weights),
             }
 
         return resampled
@@ -206,36 +244,38 @@ def _compared(
 
 def table(results: dict[str, Any]) -> str:
     """Markdown of Table 4: scores, bits and BD-rate by partition."""
-    partitions = results["partitions"]
+    control, partitions = results["control"], results["partitions"]
     lines = [
-        ["", "Original", *(p["name"] for p in partitions)],
-        ["---", *["---:"] * (1 + len(partitions))],
+        ["", "Original", "Control Group", *(p["name"] for p in partitions)],
+        ["---", *["---:"] * (2 + len(partitions))],
     ]
     for name, spec in results["tasks"].items():
         cells = [
             scored.cell(results, name, p[f"score/{name}"], p["ci"][f"score/{name}"])
-            for p in partitions
+            for p in [control, *partitions]
         ]
         original = scored.cell(results, name, results["original"][name], None)
         lines.append([f"{title(name)} ({tables.metric(spec)})", original, *cells])
-    lines.append(["Scores kept, mean, %", "100", *(_cell(p, "kept", 100, 1) for p in partitions)])
-    lines.append(["Bytes, sum", "–", *(_cell(p, "bytes", 1, 1) for p in partitions)])
-    lines.append(["Bpp, sum", "–", *(_cell(p, "bpp", 1, 4) for p in partitions)])
+    kept = [_cell(p, "kept", 100, 1) for p in [control, *partitions]]
+    lines.append(["Scores kept, mean, %", "100", *kept])
+    lines.append(["Bytes, sum", "–", "–", *(_cell(p, "bytes", 1, 1) for p in partitions)])
+    lines.append(["Bpp, sum", "–", "–", *(_cell(p, "bpp", 1, 4) for p in partitions)])
     first = partitions[0]["name"]
     rates = [_cell(p, "bd_rate", 1, 0) for p in partitions[1:]]
-    lines.append([f"BD-rate against {first}, %", "–", "0", *rates])
+    lines.append([f"BD-rate against {first}, %", "–", "–", "0", *rates])
     if "search" in results:
         predicted = grouping.rates(results)
         cells = [f"{predicted[p['name']]:.0f}" for p in partitions]
-        lines.append(["The same, predicted from pairs, %", "–", *cells])
+        lines.append(["The same, predicted from pairs, %", "–", "–", *cells])
     lines.append(
-        ["Plateau", "–", *("reached" if p["reached"] else "not reached" for p in partitions)]
+        ["Plateau", "–", "–", *("reached" if p["reached"] else "not reached" for p in partitions)]
     )
     seeds = len(results["seeds"])
     note = (
         "Test images, each group at its own plateau: the fewest bits at which every task of it is "
         f"within {100 * results['config']['tolerance']:g} % of Original on validation images; else "
-        "where the worst task is best. BD-rate: difference of bits at equal mean share of the "
+        "where the worst task is best. Control Group: each task's codec without quantisation and "
+        "rate. BD-rate: difference of bits at equal mean share of the "
         "scores kept, over the curves' common range. "
         f"{tables.trainings(seeds)}. {tables.brackets(seeds)}"
     )

@@ -37,6 +37,22 @@ def test_the_first_partition_is_its_own_anchor(finished):
     assert results["partitions"][0]["bd_rate"] in (None, pytest.approx(0, abs=1e-6))
 
 
+def test_the_control_group_is_each_tasks_codec_without_rate(finished):
+    """Both tasks' scores come from models of their own, measured on disk, which send nothing."""
+    _, out, results = finished
+    control, original = results["control"], results["original"]
+    right, distance = (control[f"score/{name}"] for name in ("class_scene", "reshading"))
+    for name in results["tasks"]:
+        (path,) = (out / "models" / "control" / name).rglob(f"test_0_{name}.npz")
+        with np.load(path) as measured:
+            assert not measured["bytes"].any() and not measured["estimated_bits"].any()
+            if name == "class_scene":
+                assert right == pytest.approx(measured["statistics/correct"].mean())
+    shares = right / original["class_scene"], 2 - distance / original["reshading"]
+    assert control["kept"] == pytest.approx(np.mean(shares))
+    assert control["ci"]["kept"][0] <= control["kept"] <= control["ci"]["kept"][1]
+
+
 def test_a_groups_codec_takes_images_and_gives_every_task(finished):
     *_, out, results = finished
     codec = vcmjax.load(out / "codecs" / "class_scene+reshading")
