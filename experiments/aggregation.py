@@ -293,33 +293,39 @@ def _cell(entry: dict[str, Any], key: str, scale: float, digits: int) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Figure 9: a radar of scores and bits at the plateau, every partition beside the first."""
+    """Figure 9: a radar of scores kept at the plateau, every partition beside the first.
+
+    All axes have one scale, so that a task whose score hardly moves looks so.
+    """
     partitions = results["partitions"]
     names = list(results["tasks"])
-    angles = np.linspace(0, 2 * np.pi, 1 + len(names), endpoint=False)
+    angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     closed = np.append(angles, angles[0])
 
-    def outward(entry: dict[str, Any]) -> np.ndarray:
-        signs = [-1 if results["tasks"][n]["metric"] == "l1" else 1 for n in names]
-        scores = [s * entry[f"score/{n}"] for s, n in zip(signs, names, strict=True)]
-        return np.array([-np.log(entry["bytes"]), *scores])
+    def kept(entry: dict[str, Any], name: str) -> float:
+        ratio = entry[f"score/{name}"] / results["original"][name]
+        return 100 * (ratio if results["tasks"][name]["higher_is_better"] else 2 - ratio)
 
-    values = np.stack([outward(entry) for entry in partitions])
-    low, span = values.min(0), np.ptp(values, axis=0)
-    shown = 0.2 + 0.8 * (values - low) / np.where(span > 0, span, 1)
+    shown = np.array([[kept(entry, name) for name in names] for entry in partitions])
+    least = 5 * (math.floor(shown.min() / 5) - 1)
     others = partitions[1:]
     figure = new_figure(4.0 * len(others), 4.2)
     for place, entry in enumerate(others, 1):
         axes: Any = figure.add_subplot(1, len(others), place, polar=True)
         for index, colour in ((0, "#0072B2"), (place, "#D55E00")):
             ring = np.append(shown[index], shown[index][0])
-            axes.plot(closed, ring, color=colour, lw=1.6, label=partitions[index]["name"])
+            label = f"{partitions[index]['name']}, {partitions[index]['bytes']:.0f} bytes"
+            axes.plot(closed, ring, color=colour, lw=1.6, label=label)
             axes.fill(closed, ring, color=colour, alpha=0.15)
-        axes.set_xticks(angles, ["bytes ↓", *map(title, names)], fontsize=7)
-        axes.set_yticks([0.2, 1.0], [])
-        axes.set_ylim(0, 1.05)
-        axes.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1.15, -0.15))
-        axes.set_title(f"{entry['name']} and {partitions[0]['name']}", fontsize=9)
+        axes.set_xticks(angles, map(title, names), fontsize=7)
+        axes.tick_params(axis="x", pad=14)
+        axes.set_ylim(least, max(100.0, shown.max()))
+        rings = range(least, 101, 5 * math.ceil((100 - least) / 25))
+        axes.set_yticks(rings, [f"{ring} %" for ring in rings])
+        axes.tick_params(axis="y", labelsize=6)
+        axes.set_rlabel_position(np.degrees(angles[1]) / 2)
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+        axes.set_title(f"{entry['name']}: score kept of Original's", fontsize=9, pad=12)
     figure.savefig(path)
 
 
