@@ -295,7 +295,8 @@ def _cell(entry: dict[str, Any], key: str, scale: float, digits: int) -> str:
 def draw(results: dict[str, Any], path: Path) -> None:
     """Figure 9: a radar of scores kept at the plateau, every partition beside the first.
 
-    All axes have one scale, so that a task whose score hardly moves looks so.
+    All axes have one scale, so that a task whose score hardly moves looks so. A partition alone is
+    drawn alone.
     """
     partitions = results["partitions"]
     names = list(results["tasks"])
@@ -303,16 +304,16 @@ def draw(results: dict[str, Any], path: Path) -> None:
     closed = np.append(angles, angles[0])
 
     def kept(entry: dict[str, Any], name: str) -> float:
-        ratio = entry[f"score/{name}"] / results["original"][name]
-        return 100 * (ratio if results["tasks"][name]["higher_is_better"] else 2 - ratio)
+        better = results["tasks"][name]["higher_is_better"]
+        return 100 * scored.share(better, entry[f"score/{name}"], results["original"][name])
 
     shown = np.array([[kept(entry, name) for name in names] for entry in partitions])
     least = 5 * (math.floor(shown.min() / 5) - 1)
-    others = partitions[1:]
-    figure = new_figure(4.0 * len(others), 4.2)
-    for place, entry in enumerate(others, 1):
-        axes: Any = figure.add_subplot(1, len(others), place, polar=True)
-        for index, colour in ((0, "#0072B2"), (place, "#D55E00")):
+    pairs: list[tuple[int, ...]] = [(0, other) for other in range(1, len(partitions))] or [(0,)]
+    figure = new_figure(4.0 * len(pairs), 4.2)
+    for place, pair in enumerate(pairs, 1):
+        axes: Any = figure.add_subplot(1, len(pairs), place, polar=True)
+        for index, colour in zip(pair, ("#0072B2", "#D55E00"), strict=False):
             ring = np.append(shown[index], shown[index][0])
             label = f"{partitions[index]['name']}, {partitions[index]['bytes']:.0f} bytes"
             axes.plot(closed, ring, color=colour, lw=1.6, label=label)
@@ -323,9 +324,10 @@ def draw(results: dict[str, Any], path: Path) -> None:
         rings = range(least, 101, 5 * math.ceil((100 - least) / 25))
         axes.set_yticks(rings, [f"{ring} %" for ring in rings])
         axes.tick_params(axis="y", labelsize=6)
-        axes.set_rlabel_position(np.degrees(angles[1]) / 2)
+        axes.set_rlabel_position(180 / len(names))
         axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-        axes.set_title(f"{entry['name']}: score kept of Original's", fontsize=9, pad=12)
+        about = f"{partitions[pair[-1]]['name']}: score kept of Original's"
+        axes.set_title(about, fontsize=9, pad=12)
     figure.savefig(path)
 
 

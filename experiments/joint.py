@@ -316,12 +316,11 @@ def search(
 
         def evaluate(level: int, model=model) -> tuple[float, float]:
             measured = model.measured(level, "val")
-            shares = [
-                scored.share(
-                    at[n], metrics.scores(at[n].task, m.statistics)[at[n].task.metric], originals[n]
-                )
-                for n, m in measured.items()
-            ]
+            shares = []
+            for name, one in measured.items():
+                task = at[name].task
+                score = metrics.scores(task, one.statistics)[task.metric]
+                shares.append(scored.share(task.higher_is_better, score, originals[name]))
             total = next(iter(measured.values())).total
             return 8 * float(total.mean()) / (height * width), min(shares)
 

@@ -30,9 +30,9 @@ def originals(at: dict[str, TaskData], split: str) -> dict[str, float]:
     return found
 
 
-def share(at: TaskData, score: Any, original: float) -> Any:
+def share(higher_is_better: bool, score: Any, original: float) -> Any:
     """A score as a share of the uncompressed network's: 1 is no loss, 0.98 a loss of 2 %."""
-    return score / original if at.task.higher_is_better else 2 - score / original
+    return score / original if higher_is_better else 2 - score / original
 
 
 def bits(groups: Sequence[dict[str, Measurement]], weights: np.ndarray) -> np.ndarray:
@@ -65,7 +65,8 @@ def kept(
 ) -> np.ndarray:
     """Mean over tasks of the share of the score that is kept, (R,); arguments as of `bits`."""
     found = scores(groups, at, weights)
-    return np.mean([share(at[n], s, originals[n]) for n, s in found.items()], axis=0)
+    shares = [share(at[n].task.higher_is_better, s, originals[n]) for n, s in found.items()]
+    return np.mean(shares, axis=0)
 
 
 Curve = Sequence[Sequence[dict[str, Measurement]]]
@@ -121,7 +122,7 @@ def pooled(measured: dict[int, Measurement], at: TaskData, original: float) -> d
             size = weights @ m.total / weights.sum(1)
             return {
                 "score": score,
-                "kept": share(at, score, original),
+                "kept": share(task.higher_is_better, score, original),
                 "bytes": size,
                 "bpp": 8 * size / (height * width),
             }

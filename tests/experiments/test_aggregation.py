@@ -97,6 +97,11 @@ def test_the_table_and_the_figure_show_every_partition(finished, drawn):
     drawn(aggregation.draw, results)
 
 
+def test_a_partition_alone_is_drawn_too(finished, drawn):
+    *_, results = finished
+    drawn(aggregation.draw, results | {"partitions": results["partitions"][:1]})
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
