@@ -30,9 +30,8 @@ from experiments.grouping import Partition
 from experiments.joint import Model
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import metrics, tables
+from vcmjax.evaluate import metrics, plots, tables
 from vcmjax.evaluate.example_page import new_figure
-from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.plateau import Plateau
 from vcmjax.evaluate.tables import title
 
@@ -146,25 +145,11 @@ def _uncoded(
 
     def statistic(seed: int):
         measured = [models[seed].measured(0, "test") for models in control.values()]
-        return lambda weights: _scores(measured, at, originals, weights)
+        return lambda weights: scored.scores_and_kept(measured, at, originals, weights)
 
     seeds = next(iter(control.values()))
     images = len(next(iter(at.values())).splits["test"].feature)
     return harness.summary([statistic(seed) for seed in seeds], images, RESAMPLES)
-
-
-def _scores(
-    measured: Sequence[dict[str, Measurement]],
-    at: dict[str, TaskData],
-    originals: dict[str, float],
-    weights: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Each task's score, and the mean share of them that is kept; arguments as of `scored.kept`."""
-    scores = scored.scores(measured, at, weights)
-    return {
-        "kept": scored.kept(measured, at, originals, weights),
-        **{f"score/{name}": score for name, score in scores.items()},
-    }
 
 
 def _entry(group, found, models: dict[int, Model], config: Config) -> dict[str, Any]:
@@ -223,7 +208,7 @@ def _compared(
                 "bpp": scored.bits(best, weights) / pixels,
                 "bytes": scored.bits(best, weights) / 8,
                 "bd_rate": scored.bd_rate(*curves, at, originals, weights),
-                **_scores(best, at, originals, weights),
+                **scored.scores_and_kept(best, at, originals, weights),
             }
 
         return resampled
@@ -301,7 +286,6 @@ def draw(results: dict[str, Any], path: Path) -> None:
     partitions = results["partitions"]
     names = list(results["tasks"])
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
-    closed = np.append(angles, angles[0])
 
     def kept(entry: dict[str, Any], name: str) -> float:
         better = results["tasks"][name]["higher_is_better"]
@@ -314,10 +298,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for place, pair in enumerate(pairs, 1):
         axes: Any = figure.add_subplot(1, len(pairs), place, polar=True)
         for index, colour in zip(pair, ("#0072B2", "#D55E00"), strict=False):
-            ring = np.append(shown[index], shown[index][0])
             label = f"{partitions[index]['name']}, {partitions[index]['bytes']:.0f} bytes"
-            axes.plot(closed, ring, color=colour, lw=1.6, label=label)
-            axes.fill(closed, ring, color=colour, alpha=0.15)
+            plots.ring(axes, angles, shown[index], colour, label)
         axes.set_xticks(angles, map(title, names), fontsize=7)
         axes.tick_params(axis="x", pad=14)
         axes.set_ylim(least, max(100.0, shown.max()))

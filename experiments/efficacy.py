@@ -18,7 +18,7 @@ from experiments import harness, plateau
 from vcmjax.errors import DataError
 from vcmjax.evaluate import tables
 from vcmjax.evaluate.example_page import new_figure
-from vcmjax.evaluate.plots import COLOURS
+from vcmjax.evaluate.plots import COLOURS, ring
 from vcmjax.evaluate.tables import METHODS, Results
 
 MEASURES = {
@@ -71,7 +71,6 @@ def radar(results: Results, path: Path, split: str = "test") -> None:
     low, high = every.min(0), every.max(0)
     span = np.where(high > low, high - low, 1)
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
-    closed = np.append(angles, angles[0])
     columns = min(4, len(others))
     figure = new_figure(3.1 * columns, 3.2 * -(-len(others) // columns))
     by_name = {name: method for method, name in METHODS.items()}
@@ -80,8 +79,7 @@ def radar(results: Results, path: Path, split: str = "test") -> None:
         for each in (label, ours):
             values = 0.15 + 0.85 * (table[each] - low) / span
             colour = COLOURS[by_name.get(each.split(" at ")[0], "control")]
-            axes.plot(closed, np.append(values, values[0]), color=colour, lw=1.6)
-            axes.fill(closed, np.append(values, values[0]), color=colour, alpha=0.15)
+            ring(axes, angles, values, colour)
         axes.set_xticks(angles, names, fontsize=7)
         axes.set_yticks([0.15, 1.0], [])
         axes.set_ylim(0, 1.05)

@@ -187,13 +187,11 @@ def _means(
         def resampled(weights: np.ndarray) -> dict[str, np.ndarray]:
             tasks = {name: measured[name] for name in at}
             bits = scored.bits([tasks], weights)
-            scores = scored.scores([tasks], at, weights)
             quality = measured["quality"].statistics if "quality" in measured else {}
             return {
                 "bytes": bits / 8,
                 "bpp": bits / count,
-                "kept": scored.kept([tasks], at, originals, weights),
-                **{f"score/{name}": score for name, score in scores.items()},
+                **scored.scores_and_kept([tasks], at, originals, weights),
                 **{name: weights @ each / weights.sum(1) for name, each in quality.items()},
             }
 

@@ -64,9 +64,22 @@ def kept(
     weights: np.ndarray,
 ) -> np.ndarray:
     """Mean over tasks of the share of the score that is kept, (R,); arguments as of `bits`."""
+    return scores_and_kept(groups, at, originals, weights)["kept"]
+
+
+def scores_and_kept(
+    groups: Sequence[dict[str, Measurement]],
+    at: dict[str, TaskData],
+    originals: dict[str, float],
+    weights: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """``kept``, and ``score/TASK`` of every task, as results files name them, (R,) each."""
     found = scores(groups, at, weights)
     shares = [share(at[n].task.higher_is_better, s, originals[n]) for n, s in found.items()]
-    return np.mean(shares, axis=0)
+    return {
+        "kept": np.mean(shares, axis=0),
+        **{f"score/{name}": score for name, score in found.items()},
+    }
 
 
 Curve = Sequence[Sequence[dict[str, Measurement]]]

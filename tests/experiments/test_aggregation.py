@@ -97,9 +97,11 @@ def test_the_table_and_the_figure_show_every_partition(finished, drawn):
     drawn(aggregation.draw, results)
 
 
-def test_a_partition_alone_is_drawn_too(finished, drawn):
+def test_a_partition_alone_is_shown_too(finished, drawn):
     *_, results = finished
-    drawn(aggregation.draw, results | {"partitions": results["partitions"][:1]})
+    alone = results | {"partitions": results["partitions"][:1]}
+    assert "| Original | Control Group | Customized |\n" in aggregation.table(alone)
+    drawn(aggregation.draw, alone)
 
 
 @pytest.mark.parametrize(

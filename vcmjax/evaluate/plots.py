@@ -38,6 +38,23 @@ LINES = ("-", "--", ":", "-.")
 AXES = {"accuracy": "Accuracy (%)", "miou": "mIoU (%)", "l1": "L1 distance"}
 
 
+def ring(
+    axes: Axes, angles: np.ndarray, values: np.ndarray, colour: str, label: str | None = None
+) -> None:
+    """Draws a closed, filled ring of a radar chart.
+
+    Args:
+      axes: Polar.
+      angles: (N,) of the chart's axes, in radians.
+      values: (N,), on one scale.
+      colour: Of line and filling.
+      label: In the legend.
+    """
+    around, out = np.append(angles, angles[0]), np.append(values, values[0])
+    axes.plot(around, out, color=colour, lw=1.6, label=label)
+    axes.fill(around, out, color=colour, alpha=0.15)
+
+
 def rate_performance(results: Results, path: Path | str) -> None:
     """Draws performance against real bits, CVR Fig. 7: a panel per task and split.
 
