@@ -299,13 +299,14 @@ def read_test(reader: Reader, at: dict[str, TaskData]) -> None:
 
 
 def search(
-    models: dict[int, Model], originals: dict[str, float], config: Config
+    models: dict[int, Model], reference: dict[str, float], config: Config
 ) -> dict[int, plateau_search.Plateau]:
     """By seed: the fewest bits at which every task is within tolerance on validation images.
 
     Args:
       models: By seed.
-      originals: The uncompressed networks' scores on validation images.
+      reference: Scores on validation images to come up to: the Control Group's, where an experiment
+        trains one, else the uncompressed networks'.
       config: Grid and tolerance.
     """
     found = {}
@@ -320,7 +321,7 @@ def search(
             for name, one in measured.items():
                 task = at[name].task
                 score = metrics.scores(task, one.statistics)[task.metric]
-                shares.append(scored.share(task.higher_is_better, score, originals[name]))
+                shares.append(scored.share(task.higher_is_better, score, reference[name]))
             total = next(iter(measured.values())).total
             return 8 * float(total.mean()) / (height * width), min(shares)
 

@@ -53,6 +53,22 @@ def test_the_control_group_is_each_tasks_codec_without_rate(finished):
     assert control["ci"]["kept"][0] <= control["kept"] <= control["ci"]["kept"][1]
 
 
+def test_the_plateau_is_relative_to_the_control_group_on_validation_images(finished):
+    """Scene class alone: its accuracies there are counts, read from disk."""
+    config, out, results = finished
+
+    def accuracy(folder: str, level: int) -> float:
+        (path,) = (out / "models" / folder).rglob(f"val_{level}_class_scene.npz")
+        with np.load(path) as measured:
+            return measured["statistics/correct"].mean()
+
+    reference = results["reference"]["class_scene"]
+    assert reference == pytest.approx(accuracy("control/class_scene", 0))
+    (entry,) = [group for group in results["groups"] if group["tasks"] == ["class_scene"]]
+    reached = accuracy("class_scene", entry["level"]["0"]) >= (1 - config.tolerance) * reference
+    assert entry["reached"]["0"] == reached
+
+
 def test_a_groups_codec_takes_images_and_gives_every_task(finished):
     *_, out, results = finished
     codec = vcmjax.load(out / "codecs" / "class_scene+reshading")
