@@ -105,9 +105,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     if config.search:
         train((name,) for name in names)
         train(itertools.combinations(names, 2))
-        bits, saved = grouping.savings(
-            names, models, found, at, scored.originals(at, "val"), config
-        )
+        bits, saved = grouping.savings(names, models, found, at, config)
         for place, each in enumerate(grouping.best(names, bits, saved, config.search), 1):
             if not any(set(each) == set(known) for known in partitions.values()):
                 partitions[f"Found {place}"] = each
@@ -144,8 +142,7 @@ def _control(at: TaskData, config: Config, out: Path, at_once: bool) -> dict[int
 def _reference(control: dict[int, Model], at: TaskData) -> float:
     """The Control Group's score on validation images, mean over seeds."""
     measured = [model.measured(0, "val")[at.task.name] for model in control.values()]
-    scores = [metrics.scores(at.task, m.statistics)[at.task.metric] for m in measured]
-    return float(np.mean(scores))
+    return float(np.mean([metrics.headline(at.task, m.statistics) for m in measured]))
 
 
 def _uncoded(

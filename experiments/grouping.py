@@ -70,7 +70,6 @@ def savings(
     models: Mapping[tuple[str, ...], dict[int, Model]],
     found: Mapping[tuple[str, ...], dict[int, Plateau]],
     at: dict[str, TaskData],
-    originals: dict[str, float],
     config: joint.Config,
 ) -> tuple[dict[str, float], dict[frozenset[str], float]]:
     """Bits of each task alone, and what each pair of tasks saves, on validation images.
@@ -83,10 +82,10 @@ def savings(
       models: Of each task alone and of each pair.
       found: Their plateaus.
       at: Tasks.
-      originals: The uncompressed networks' scores on validation images.
       config: Grid and seeds.
     """
     bits, saved = {}, {}
+    originals = scored.originals(at, "val")
     for name in tasks:
         pixels = math.prod(at[name].splits["val"].image_shape)
         bits[name] = pixels * float(np.mean([one.bpp for one in found[name,].values()]))

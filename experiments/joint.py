@@ -320,7 +320,7 @@ def search(
             shares = []
             for name, one in measured.items():
                 task = at[name].task
-                score = metrics.scores(task, one.statistics)[task.metric]
+                score = metrics.headline(task, one.statistics)
                 shares.append(scored.share(task.higher_is_better, score, reference[name]))
             total = next(iter(measured.values())).total
             return 8 * float(total.mean()) / (height * width), min(shares)

@@ -180,7 +180,7 @@ def point(
 
 def pristine(case: Case) -> float:
     """The task's score with nothing coded."""
-    return metrics.scores(case.task, _statistics(case, case.output))[case.task.metric]
+    return metrics.headline(case.task, _statistics(case, case.output))
 
 
 def _statistics(case: Case, output: np.ndarray) -> metrics.Statistics:

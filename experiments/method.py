@@ -56,8 +56,8 @@ def search(method: Method, task: Task, pixels: int, wanted: float, tolerance: fl
                 nonlocal done
                 result = method.measured(seed, level, "val")
                 bar(done := done + 1)
-                score = metrics.scores(task, result.statistics)[task.metric]
-                return 8 * float(result.total.mean()) / pixels, score
+                bpp = 8 * float(result.total.mean()) / pixels
+                return bpp, metrics.headline(task, result.statistics)
 
             found[seed] = plateau.search(
                 evaluate,

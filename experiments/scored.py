@@ -26,7 +26,7 @@ def originals(at: dict[str, TaskData], split: str) -> dict[str, float]:
     for name, each in at.items():
         part = each.splits[split]
         statistics = measure.head_statistics(each.task, each.head, part.feature, part.label)
-        found[name] = metrics.scores(each.task, statistics)[each.task.metric]
+        found[name] = metrics.headline(each.task, statistics)
     return found
 
 

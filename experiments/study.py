@@ -147,11 +147,10 @@ class Study:
 
     def _wanted(self, at: TaskData, control: Trained | None) -> float:
         """The score to come up to: the Control Group's on validation images, or Original's."""
-        task = at.task
         reference = [self._original(at, "val")]
         if control:
             reference = [control.measured(seed, 0, "val") for seed in self.seeds]
-        return float(np.mean([metrics.scores(task, r.statistics)[task.metric] for r in reference]))
+        return float(np.mean([metrics.headline(at.task, r.statistics) for r in reference]))
 
     def _uncompressed(self, at: TaskData, row: Row, control: Trained | None) -> list[dict]:
         """Rows of Original and Control Group."""

@@ -117,7 +117,9 @@ def test_batches_join_to_the_statistics_of_the_whole(task, name, request):
 
 def test_headline_metric_is_among_the_scores(scene, segment, normal):
     for task, data in ((SCENE, scene), (SEGMENT, segment), (NORMAL, normal)):
-        assert task.metric in metrics.scores(task, metrics.statistics(task, *data))
+        statistics = metrics.statistics(task, *data)
+        assert task.metric in metrics.scores(task, statistics)
+        assert metrics.headline(task, statistics) == metrics.scores(task, statistics)[task.metric]
 
 
 def test_cross_entropy_of_huge_logits_is_finite():

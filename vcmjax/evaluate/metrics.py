@@ -97,6 +97,11 @@ def scores(
     return {name: float(value[0]) for name, value in pooled.items()}
 
 
+def headline(task: Task, statistics: Statistics) -> float:
+    """The one of `scores` that `task` is judged by, ``task.metric``; statistics as there."""
+    return scores(task, statistics)[task.metric]
+
+
 def resampled_scores(task: Task, statistics: Statistics, weights: np.ndarray) -> Statistics:
     """`scores` under R sets of weights at once, (R, B); each value is an array (R,)."""
     weights = weights.astype(np.float64)
