@@ -57,7 +57,7 @@ def file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     final = Path(os.path.realpath(path))
     with naming(path, "written"):
         if final.exists() and not stat.S_ISREG(final.stat().st_mode):
-            raise DataError(f"{path}: is no regular file, so it is not replaced; name another.")
+            raise DataError(f"{path}: cannot be written: it is no regular file; name another.")
         _clear(final)
         part, handle = _claimed(final, lambda part: os.open(part, _NEW, 0o666))
         with os.fdopen(handle, "wb") as opened:
@@ -96,7 +96,7 @@ def directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(os.path.realpath(path))
     with naming(path, "written"):
         if final.exists() and not final.is_dir():
-            raise DataError(f"{path}: is no directory, so it is not replaced; name another.")
+            raise DataError(f"{path}: cannot be written: it is no directory; name another.")
         final.parent.mkdir(parents=True, exist_ok=True)
         recover(final)
         _clear(final)
