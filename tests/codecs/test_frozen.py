@@ -100,7 +100,7 @@ def test_the_fingerprint_tells_what_the_decoder_depends_on(frozen):
         moved = jax.tree.map(lambda leaf: leaf + 1e-3, frozen.params[part])
         return dataclasses.replace(frozen, params=frozen.params | {part: moved}).fingerprint
 
-    assert len(frozen.fingerprint) == 4
+    assert len(frozen.fingerprint) == 8
     assert changed("synthesis") != frozen.fingerprint
     assert changed("prior") != frozen.fingerprint
     assert changed("analysis") == frozen.fingerprint  # the encoder's own affair

@@ -7,6 +7,7 @@ Passes: ends by itself. Every input gave a typed error, or content that a writer
 Checksums count as right here, for no mutation would ever get past them.
 """
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -28,15 +29,21 @@ def read(data: bytes) -> None:
     """Reads bytes in every way, or fails with anything but a typed error."""
     try:
         reader = container.Reader(data)
-        images = list(reader)
+        entries = list(reader.entries())
         assert sum(reader.parts()) == len(data)
     except VcmError:
         pass
     else:
         info = reader.info
-        levels = [image.level for image in images] if info.level is None else info.level
-        payloads = [image.payload for image in images]
-        assert container.pack(payloads, info.fingerprint, levels, info.size) == data
+        if info.version > 1:
+            images = [entry.image for entry in entries]
+            levels = [image.level for image in images] if info.level is None else info.level
+            payloads = [image.payload for image in images]
+            names = [entry.name for entry in entries] if info.named else None
+            identity = reader.header[-4:] if len(entries) != 1 else None
+            again = container.pack(payloads, info.fingerprint, levels, info.size, names, identity)
+            # Names can be compressed in other ways than the writer's.
+            assert again == data or names == [e.name for e in container.Reader(again).entries()]
     try:
         found = [index for index, _ in Salvage(data)]
         assert found == sorted(set(found))
@@ -46,17 +53,22 @@ def read(data: bytes) -> None:
 
 def seeds(folder: Path) -> None:
     """Files to start from."""
-    for k, (payloads, level, size) in enumerate(
+    for k, (payloads, level, size, names) in enumerate(
         [
-            ([b"payload"], 3, None),
-            ([b"payload"], 3, (4, 300)),
-            ([], 3, None),
-            ([b"", b"ab", b"cdefg"], 3, None),
-            ([b"abc", b"abd"], [3, 200], (16, 16)),
-            ([b""] * 513 + [b"x"], 3, None),
+            ([b"payload"], 3, None, None),
+            ([b"payload"], 3, (4, 300), None),
+            ([b"payload"], 3, None, ["a.png"]),
+            ([], 3, None, None),
+            ([b"", b"ab", b"cdefg"], 3, None, None),
+            ([b"", b"ab", b"cdefg"], 3, None, ["a/x.png", "b/x.png", "b/y.png"]),
+            ([b"abc", b"abd"], [3, 200], (16, 16), None),
+            ([b""] * 513 + [b"x"], 3, None, None),
         ]
     ):
-        (folder / str(k)).write_bytes(container.pack(payloads, b"abcd", level, size))
+        (folder / str(k)).write_bytes(container.pack(payloads, b"abcdefgh", level, size, names))
+    old = json.loads((Path(__file__).parent / "container_v1.json").read_text())
+    for name, case in old.items():
+        (folder / name).write_bytes(bytes.fromhex(case["file"]))
 
 
 if __name__ == "__main__":

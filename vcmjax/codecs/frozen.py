@@ -164,8 +164,8 @@ class FrozenCodec:
 
     @property
     def fingerprint(self) -> bytes:
-        """Four bytes that change with anything the decoder depends on."""
-        return bytes.fromhex(self._digest())[:4]
+        """Eight bytes that change with anything the decoder depends on."""
+        return bytes.fromhex(self._digest())[:8]
 
     def _digest(self) -> str:
         # What came later counts only where it is used: codecs saved before keep their name.

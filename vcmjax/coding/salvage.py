@@ -1,11 +1,10 @@
 """Reads the intact blocks of a damaged `.vcm` file."""
 
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from vcmjax.coding import container_format as form
-from vcmjax.coding.container_format import BLOCK, Coded, Record
+from vcmjax.coding.container_format import BLOCK, Block, Coded, Entry, Record
 from vcmjax.errors import CorruptStream, TruncatedStream
 
 
@@ -30,44 +29,48 @@ class Salvage(form.File):
       lost: list of `Lost`, complete when iteration has ended.
     """
 
-    def __init__(
-        self, source: str | os.PathLike[str] | bytes, fingerprint: bytes | None = None
-    ) -> None:
-        """Opens a file as `Reader` does, and raises as it does, but looks at the header alone."""
-        super().__init__(source, fingerprint)
+    def _start(self) -> None:
+        """Of what opening promises, only the header is looked at."""
         self.lost: list[Lost] = []
 
     def __iter__(self) -> Iterator[tuple[int, Coded]]:
-        """Reads on, past damage, block by block.
+        """As `entries`, without names."""
+        return ((entry.number, entry.image) for entry in self.entries())
+
+    def entries(self) -> Iterator[Entry]:
+        """Reads on, past damage, block by block. Blocks of another file count as damage.
 
         Raises:
           CorruptStream: nothing is intact, as when the header is damaged.
           WrongModel: another model wrote the file.
+          DataError: the file announces more than its bytes can pay for, see `File`.
         """
         if self.flags & form.SINGLE:
-            image = self.single()
+            single = self.single()
             self.info = self.info._replace(images=1)
-            yield 0, image
+            yield from single.entries(0)
             return
         self.info, self.lost = self.info._replace(images=None), []
         at = good = len(self.header)
-        reached = 0  # images up to `good`
+        reached = given = 0  # images up to `good`, and those of them that are intact
         # Bytes to spend on what only looks like a block: a file made of nothing else must not
         # take a time that grows with the square of its length.
         budget = 2 * self.info.length + (1 << 24)
         while self.info.images is None and budget > 0 and (at := self._find(at)) < self.info.length:
-            record, images = self._attempt(at, reached)
-            if record is None or images is None:
+            record, block = self._attempt(at, reached)
+            if record is None or block is None:
                 budget -= 4096 + (record.end - at if record else 0)
                 at += 1
                 continue
             self.check_model()
             first = record.number * BLOCK if record.images else record.number
+            given += record.images
+            self.check_work(given)
             if at > good or first > reached:
                 self.lost.append(Lost(good, at, reached, first))
             if not record.images:
                 self.info = self.info._replace(images=record.number)
-            yield from enumerate(images, first)
+            yield from block.entries(first)
             at, good, reached = record.end, record.end, first + record.images
         if good == len(self.header):
             raise self.corrupt("all is lost: the header is damaged, or every block is")
@@ -86,16 +89,16 @@ class Salvage(form.File):
             at += max(len(data) - 1, 1)
         return self.info.length
 
-    def _attempt(self, at: int, reached: int) -> tuple[Record | None, list[Coded] | None]:
-        """The record at a position, and its images if it is intact and not of the past."""
+    def _attempt(self, at: int, reached: int) -> tuple[Record | None, Block | None]:
+        """The record at a position, and its block if it is intact and not of the past."""
         record = None
         try:
             record = self.record(at, 0)
             if record.number * (BLOCK if record.images else 1) < reached:
                 return record, None
             if record.images:
-                return record, self.images(record, "a block")
+                return record, self.block(record, "a block")
             self.prove(at, record.end, "the end record")
-            return record, []
+            return record, Block([], [], 0)
         except (CorruptStream, TruncatedStream):
             return record, None

@@ -209,7 +209,7 @@ def conventional(
 
 def _share(streams: list[bytes]) -> np.ndarray:
     """Each stream's share of what one file of all adds to them, in bytes."""
-    around = len(container.pack(streams, bytes(4), 0)) - sum(map(len, streams))
+    around = len(container.pack(streams, bytes(8), 0)) - sum(map(len, streams))
     return np.full(len(streams), around / len(streams))
 
 
