@@ -53,6 +53,37 @@ def test_a_directory_is_replaced_as_a_whole(tmp_path, monkeypatch, exchanges):
         assert listing(path) == [name] and listing(tmp_path) == ["a"]
 
 
+def test_a_merge_replaces_files_of_the_same_place_and_leaves_the_others(tmp_path):
+    path = tmp_path / "a"
+    (path / "deep").mkdir(parents=True)
+    for name in ("kept", "deep/kept", "deep/old"):
+        (path / name).write_text("before")
+    with atomic.directory(path, merge=True) as aside:
+        (aside / "deep").mkdir()
+        (aside / "new").write_text("after")
+        (aside / "deep" / "old").write_text("after")
+    found = {p.relative_to(path).as_posix(): p.read_text() for p in path.rglob("*") if p.is_file()}
+    assert found == {"kept": "before", "deep/kept": "before", "new": "after", "deep/old": "after"}
+    assert listing(tmp_path) == ["a"]
+
+
+def test_a_merge_does_not_follow_a_link_out_of_the_folder(tmp_path):
+    path, elsewhere = tmp_path / "a", tmp_path / "elsewhere"
+    path.mkdir(), elsewhere.mkdir()
+    (path / "link").symlink_to(elsewhere)
+    (path / "file").symlink_to(elsewhere / "x")
+
+    def merge(name):
+        with atomic.directory(path, merge=True) as aside:
+            (aside / name).parent.mkdir(exist_ok=True)
+            (aside / name).write_text("new")
+
+    with pytest.raises(DataError, match="link out of"):
+        merge("link/x")
+    merge("file")  # the link is replaced
+    assert listing(elsewhere) == [] and (path / "file").read_text() == "new"
+
+
 def test_a_directory_moved_aside_by_a_killed_writer_comes_back(tmp_path):
     was = tmp_path / "a.was-0123456789abcdef"
     was.mkdir()

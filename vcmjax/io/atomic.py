@@ -82,16 +82,20 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+def directory(path: str | os.PathLike[str], merge: bool = False) -> Iterator[Path]:
     """An empty directory to fill, which takes the name `path` when the block ends.
 
     A directory that was there is replaced as a whole, in one step where the system can exchange two
     names (Linux and macOS on their own file systems); elsewhere it is moved aside first, whence
     `recover` brings it back after a kill.
 
+    Args:
+      path: The directory.
+      merge: Move each file into a directory that was there, and leave its others, instead.
+
     Raises:
       DataError: `path` is something else than a directory; it cannot be written, or the disk is
-        full.
+        full; or a link in it would lead a merged file out of it.
     """
     final = Path(os.path.realpath(path))
     with naming(path, "written"):
@@ -111,6 +115,8 @@ def directory(path: str | os.PathLike[str]) -> Iterator[Path]:
             _sync(part)
             if not final.exists():
                 os.rename(part, final)
+            elif merge:
+                _merge(part, final)
             elif not _exchanged(part, final):
                 was = _beside(final, "was")
                 os.rename(final, was)
@@ -171,6 +177,17 @@ def _clear(final: Path) -> None:
                     part.unlink()
             finally:
                 os.close(handle)
+
+
+def _merge(part: Path, final: Path) -> None:
+    """Moves every file below `part` to its place below `final`."""
+    for folder, _, names in os.walk(part):
+        target = final / os.path.relpath(folder, part)
+        target.mkdir(exist_ok=True)
+        if not Path(os.path.realpath(target)).is_relative_to(final):
+            raise DataError(f"{target}: cannot be written: it is a link out of {final}; remove it.")
+        for name in names:
+            os.replace(os.path.join(folder, name), target / name)
 
 
 def _sync(root: Path) -> None:
