@@ -92,7 +92,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def steps(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar with ETA over `total` steps (None: unknown); yields what is told them."""
     columns = (
-        rich.progress.TextColumn("{task.description:<42}"),
+        rich.progress.TextColumn(
+            "{task.description:<42}", markup=False
+        ),  # a path may have brackets
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeElapsedColumn(),

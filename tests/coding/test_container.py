@@ -232,6 +232,29 @@ def test_names_that_inflate_without_end_are_refused_in_little_memory():
         tracemalloc.stop()
 
 
+@pytest.mark.slow
+def test_20000_damaged_sections_of_names_give_as_many_names_or_a_typed_error():
+    # The checksums fit, as a stranger would make them; what is inflated may be anything.
+    rng = np.random.default_rng(0)
+    names = [f"camera/{k:03d}.png" for k in range(300)]
+    typed = 0
+    for trial in range(20_000):
+        count = (1, 2, 300)[trial % 3]
+        data = bytearray(pack([b"x"] * count, MODEL, 3, names=names[:count]))
+        file = Salvage(bytes(data))
+        start = len(file.header) if count == 1 else file.record(len(file.header), 0).body
+        stop = start + Reader(bytes(data)).parts().names if count < 256 else start + 300
+        for at in rng.integers(start, stop, 1 + trial % 4):
+            data[at] = rng.integers(256)
+        try:
+            found = names_of(resealed(bytes(data)))
+        except VcmError:
+            typed += 1
+        else:
+            assert len(found) == count and all(found) and not any("\0" in name for name in found)
+    assert 5_000 < typed < 20_000
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_work_beyond_what_bytes_can_pay_for_needs_a_limit_raised_by_name(several):
     many = pack([b""] * 100_000, MODEL, 3)  # collapsed, as it were: no image takes a byte

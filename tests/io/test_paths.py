@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vcmjax.io import paths
@@ -93,6 +93,21 @@ NAMES = st.lists(PARTS, max_size=5).map("/".join) | st.none()
 @example(["../" * 9 + "x", "/x", "x"])
 @example(["é" * 400 + ".png", "." * 200 + "x/" + "." * 200 + "x"])
 def test_any_names_have_places_of_their_own_below_the_folder(tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("root")
+    for path in check_places(names)[:3]:
+        if len(path) < 2000:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).touch(exist_ok=False)
+
+
+@pytest.mark.slow
+@settings(max_examples=20_000, deadline=None)
+@given(st.lists(NAMES, max_size=6))
+def test_20000_lists_of_names_have_places_of_their_own(names):
+    check_places(names)
+
+
+def check_places(names):
     found = placed(*names)
     assert len({unicodedata.normalize("NFC", path).casefold() for path in found}) == len(names)
     folders = {str(parent) for path in found for parent in PurePosixPath(path).parents}
@@ -102,8 +117,4 @@ def test_any_names_have_places_of_their_own_below_the_folder(tmp_path_factory, n
         assert path.endswith(".png") and not PurePosixPath(path).is_absolute()
         assert not {"..", "."} & set(parts)
         assert all(len(os.fsencode(part)) <= 255 for part in parts)
-    root = tmp_path_factory.mktemp("root")
-    for path in found[:3]:
-        if len(path) < 2000:
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).touch(exist_ok=False)
+    return found
