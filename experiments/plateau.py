@@ -149,7 +149,14 @@ def run(
         harness.claim(out, config)
     dtype = jnp.bfloat16 if config.bfloat16 else None
     study = Study(
-        task_data.Reader(data, harness.cache_directory(), config.views, skip_bad, dtype),
+        task_data.Reader(
+            data,
+            harness.cache_directory(),
+            config.views,
+            skip_bad,
+            dtype,
+            "Or leave such examples out with --skip-bad.",
+        ),
         out,
         methods=config.methods,
         seeds=config.seeds,

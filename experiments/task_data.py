@@ -62,6 +62,7 @@ class Reader:
       views: Training views in all, at most, for a data set other than the rooms.
       skip_bad: Leave out examples that cannot be read.
       dtype: To extract in; None for float32.
+      remedy: For examples that cannot be read, beside replacing them.
       skipped: What was wrong with each example that was left out.
     """
 
@@ -70,6 +71,7 @@ class Reader:
     views: int
     skip_bad: bool = False
     dtype: Any = None
+    remedy: str = ""
     skipped: list[str] = dataclasses.field(default_factory=list)
     _sources: dict[tuple[str, str], loader.Source] = dataclasses.field(default_factory=dict)
 
@@ -82,6 +84,8 @@ class Reader:
                 source, bad = loader.checked(source, True, bar)
                 messages = dict.fromkeys(self.skipped + [message for _, message in bad])
                 self.skipped[:] = messages
+            elif self.remedy:
+                source = loader.Advised(source, self.remedy)
             self._sources[task.name, split] = source
         return self._sources[task.name, split]
 

@@ -40,6 +40,24 @@ def test_identity_is_stable_and_changes_with_files_size_and_void(folder):
     assert first not in others and len(others) == 3
 
 
+def test_identity_changes_with_the_rules_of_reading(folder, monkeypatch):
+    first = dataset.directory(folder, 8).identity
+    monkeypatch.setattr(dataset, "_READING", dataset._READING + 1)
+    assert dataset.directory(folder, 8).identity != first
+
+
+def test_identity_of_a_folder_with_anything_in_it_is_found(folder):
+    first = dataset.directory(folder, 8).identity
+    (folder / "self").symlink_to(folder)
+    (folder / "train" / "up").symlink_to(folder)
+    (folder / "nowhere").symlink_to(folder / "gone")
+    os.mkfifo(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
+    assert dataset.directory(folder, 8).identity == first  # no file of these is read
+    (folder / os.fsdecode(b"not \xff UTF-8")).touch()
+    assert dataset.directory(folder, 8).identity != first
+
+
 def test_rooms_have_every_task_and_as_many_examples_as_asked():
     data = dataset.rooms((3, 2, 1), 32)
     assert data.tasks == ROOMS

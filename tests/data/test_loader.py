@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from vcmjax.data.loader import Subset, batches, checked
+from vcmjax.data.loader import Advised, Subset, batches, checked
 from vcmjax.errors import DataError, UsageError
 
 
@@ -180,6 +180,13 @@ def test_skip_bad_keeps_the_readable_and_lists_the_rest():
 def test_without_skip_bad_nothing_is_read_or_left_out():
     numbers = Numbers(3, bad={0, 1, 2})
     assert checked(numbers, False) == (numbers, [])
+
+
+def test_a_commands_own_remedy_ends_what_is_said_of_a_bad_example():
+    source = Advised(Numbers(3, bad={1}), "Or use --skip-bad.")
+    assert len(source) == 3 and source[0]["class_scene"] == Numbers(3)[0]["class_scene"]
+    with pytest.raises(DataError, match=r"^1.png: image: .*Or use --skip-bad\.$"):
+        source[1]
 
 
 def test_source_with_no_readable_example_raises_data_error():

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +265,7 @@ def test_bad_view_raises_one_line_with_file_domain_and_remedy(tmp_path, kind):
     with pytest.raises(DataError, match=message) as info:
         source[0]
     assert f"point_0_view_2_domain_{domain}" in str(info.value)
-    assert "--skip-bad" in str(info.value) and "\n" not in str(info.value)
+    assert "Replace it." in str(info.value) and "\n" not in str(info.value)
     assert domain in source[1]
 
 
@@ -290,3 +291,30 @@ def test_missing_root_and_list_of_buildings_raise_data_error(tmp_path):
 def test_unknown_task_raises_usage_error_with_choices(tmp_path):
     with pytest.raises(UsageError, match=r"'edges'; choose from class_scene, .*depth_zbuffer"):
         Taskonomy(tmp_path, "train", ["edges"])
+
+
+@pytest.mark.parametrize("domain", ["rgb", "normal", "class_scene"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_opened(tmp_path, domain):
+    file = path(write(tmp_path), "hanson", 0, domain)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match=rf"_domain_{domain}.*: {domain}: .*found a pipe"):
+        one(tmp_path, "normal", "class_scene")
+
+
+def test_reshading_of_sixteen_bits_is_read_however_dark_it_is(tmp_path):
+    codes = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE)
+    Image.fromarray(codes).save(path(write(tmp_path), "hanson", 0, "reshading"))
+    found = one(tmp_path, "reshading")["reshading"][..., 0]
+    np.testing.assert_allclose(found, codes / 65535, rtol=1e-6)
+
+
+def test_views_turn_upright_with_their_labels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(tmp_path)
+    for domain in ("rgb", "normal"):
+        Image.fromarray(np.rot90(CODES)).save(path(tmp_path, "hanson", 0, domain), exif=exif)
+    example = one(tmp_path, "normal")
+    np.testing.assert_array_equal(example["image"], CODES)
+    np.testing.assert_allclose(example["normal"], CODES / 255 * 2 - 1, atol=1e-6)

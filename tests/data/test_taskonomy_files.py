@@ -196,3 +196,26 @@ def test_identity_of_a_copy_changes_with_its_tars_draw_and_subset(tmp_path):
     os.utime(tmp_path / "hanson_rgb.tar", (1, 1))
     others.add(directory(tmp_path, 8, ["normal"]).identity)
     assert first not in others and len(others) == 4
+
+
+def test_a_file_that_is_no_tar_is_not_called_damaged(tmp_path):
+    (tmp_path / "hanson_rgb.tar").write_bytes(b"a letter" * 99)
+    with pytest.raises(DataError, match=r"found 792 bytes that do not begin as one") as info:
+        taskonomy_files.index(tmp_path, DOMAINS)
+    assert "damaged" not in str(info.value)
+
+
+def test_links_in_circles_and_pipes_named_as_tars_do_not_hold_the_search_up(tmp_path):
+    content = write(tmp_path, "folders")
+    (tmp_path / "again").symlink_to(tmp_path)
+    (tmp_path / "rgb" / "up").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "merom_normal.tar")
+    assert read(taskonomy_files.index(tmp_path, DOMAINS)) == content
+
+
+def test_buildings_on_another_disk_are_found_through_links(tmp_path):
+    content = write(tmp_path / "disk", "folders")
+    (tmp_path / "copy").mkdir()
+    for domain in DOMAINS:
+        (tmp_path / "copy" / domain).symlink_to(tmp_path / "disk" / domain)
+    assert read(taskonomy_files.index(tmp_path / "copy", DOMAINS)) == content

@@ -179,3 +179,24 @@ def test_selected_imagenet_classes_have_imagenet_s_indices():
         892: "wall clock", 897: "washer", 907: "wine bottle", 968: "cup", 999: "toilet tissue",
     }  # fmt: skip
     assert {index: known.task.classes[index] for index in facts} == facts
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_list_reads_alike_in_any_marked_encoding(tmp_path, encoding):
+    path = table(tmp_path / "splits.csv", "abc")
+    path.write_bytes(path.read_text().encode(encoding))
+    assert buildings(path, "train").mine == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (f"{HEADER}\nHäuser,1,0,0\n".encode("cp1252"), r"found byte 19 \(line 2\) of another"),
+        (f"{HEADER}\na\0,1,0,0\n".encode(), "found a NUL in line 2"),
+        (f"{HEADER}\n{'a' * 140_000},1,0,0\n".encode(), "found field larger than field limit"),
+    ],
+)
+def test_list_that_cannot_be_read_is_named(tmp_path, content, message):
+    (tmp_path / "splits.csv").write_bytes(content)
+    with pytest.raises(DataError, match=f"splits.csv: splits: .*{message}"):
+        buildings(tmp_path / "splits.csv", "train")

@@ -28,7 +28,8 @@ def test_equal_images_are_alike_and_noise_makes_them_less_so():
     x = images()
     assert np.all(np.isinf(psnr(x, x))) and np.allclose(ms_ssim(x, x), 1)
     rng = np.random.default_rng(1)
-    found = [ms_ssim(x, x + rng.normal(size=x.shape) * s).mean() for s in (0.01, 0.05, 0.2)]
+    noise = [rng.normal(size=x.shape) * s for s in (0.01, 0.05, 0.2)]
+    found = [ms_ssim(x, np.clip(x + n, 0, 1)).mean() for n in noise]
     assert 1 > found[0] > found[1] > found[2] > 0
 
 
@@ -59,6 +60,43 @@ def _smaller(torch, peer, x, y, weights):
         x, y = (torch.nn.functional.avg_pool2d(a, 2) for a in (x, y))
     powers = torch.from_numpy(weights)[:, None, None]
     return torch.prod(torch.stack(parts) ** powers, 0).mean(1)
+
+
+@pytest.mark.parametrize("measure", [psnr, ms_ssim])
+def test_images_of_8_or_16_bits_are_scaled_by_their_type(measure):
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+    one[:, 4:20, 4:20] = 7  # dark and flat, where the constants of SSIM count
+    other = np.clip(one.astype(int) + rng.integers(-9, 10, one.shape), 0, 255).astype(np.uint8)
+    expected = measure(one / 255, other / 255)
+    np.testing.assert_allclose(measure(one, other), expected, rtol=1e-12)
+    wide = other.astype(np.uint16) * 257  # 65535 = 257 * 255
+    np.testing.assert_allclose(measure(one, wide), expected, rtol=1e-12)
+    np.testing.assert_allclose(measure((one / 255).astype(np.float32), wide), expected, rtol=1e-4)
+
+
+def test_psnr_of_one_step_of_8_bits_is_48_13_db():
+    zero = np.zeros((1, 16, 16, 3), np.uint8)
+    np.testing.assert_allclose(psnr(zero, zero + np.uint8(1)), 20 * np.log10(255), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("found", "values"),
+    [
+        ("int64", np.zeros((1, 16, 16, 3), np.int64)),
+        ("bool", np.zeros((1, 16, 16, 3), bool)),
+        ("0 to 255", np.linspace(0, 255, 768).reshape(1, 16, 16, 3)),
+        ("-1 to 1", np.linspace(-1, 1, 768, dtype=np.float32).reshape(1, 16, 16, 3)),
+        ("nan", np.full((1, 16, 16, 3), np.nan)),
+        ("inf", np.full((1, 16, 16, 3), np.inf)),
+    ],
+)
+@pytest.mark.parametrize("measure", [psnr, ms_ssim])
+def test_images_of_another_type_or_range_are_refused(measure, found, values):
+    fine = np.zeros((1, 16, 16, 3), np.uint8)
+    for pair in [(values, fine), (fine, values)]:
+        with pytest.raises(DataError, match=rf"{found}.*expected"):
+            measure(*pair)
 
 
 def test_what_cannot_be_compared_is_refused():

@@ -2,16 +2,23 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vcmjax.data import SPLITS, taskonomy
+from vcmjax.data import SPLITS, listing, taskonomy
 from vcmjax.data.folder import Folder, describe
 from vcmjax.data.loader import Source
 from vcmjax.data.rooms import Rooms
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import ROOMS, Task
+
+_READING = 2
+"""Of how files become examples: which count, their order, their pixels and labels.
+
+To be raised with every change of that, lest caches give examples as they were read before.
+"""
 
 
 class Dataset(NamedTuple):
@@ -110,13 +117,15 @@ def check_tasks(names: Sequence[str], known: dict[str, Task], where: str) -> Non
 
 def _listing_digest(root: Path) -> str:
     """Digest of every file's name, size and time, so that a changed folder is read anew."""
-    digest = hashlib.sha256()
-    for folder, inner, names in os.walk(root, followlinks=True):
-        inner.sort()
-        for name in sorted(names):
+    digest = hashlib.sha256(f"{_READING}\n".encode())
+    for folder, _, names in listing.walk(root):
+        for name in names:
             path = os.path.join(folder, name)
-            if os.path.isfile(path):
+            try:
                 state = os.stat(path)
-                name = os.path.relpath(path, root)
-                digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            except OSError:  # a link to nowhere, which is not read either
+                continue
+            if stat.S_ISREG(state.st_mode):
+                told = f"{os.path.relpath(path, root)}\0{state.st_size}\0{state.st_mtime_ns}\n"
+                digest.update(os.fsencode(told))
     return digest.hexdigest()[:12]

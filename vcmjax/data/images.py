@@ -1,69 +1,168 @@
-"""Decoding and resizing of image files, with errors that name the file and the remedy."""
+"""Decoding and resizing of image files, with errors that name the file and the remedy.
+
+Images are read as a viewer shows them: upright by their EXIF orientation, the first picture of
+several, and scaled to 8 bits by what their format says of its samples.
+"""
 
 import io
-from typing import Protocol
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from vcmjax.data.listing import SUFFIXES as SUFFIXES
+from vcmjax.data.reading import File, bad, opened
 from vcmjax.errors import DataError
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Names by which a file in an image folder counts as an image."""
+MAX_PIXELS = 120_000_000
+"""Of an image that is decoded, unless another limit is passed: half a gigabyte at 4 bytes each."""
+
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow knows forty more, of which some run other programs."""
+_BY_WAY_OF = {"P": "RGBA", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+"""Modes whose alpha must first be told apart: a palette's, or one that is multiplied in."""
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_BYTES_A_PIXEL, _BYTES_BESIDE = 8, 2**26
+_ORIENTATION, _PHOTOMETRIC, _TILE_WIDTH, _TILE_LENGTH = 274, 262, 322, 323
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What stands an image upright, by its EXIF orientation."""
 
 
-class File(Protocol):
-    """What can be decoded: a `Path`, or a member of a tar. Its ``str`` names it in messages."""
-
-    def read_bytes(self) -> bytes:
-        """The whole content."""
-
-
-def bad(path: object, domain: str, expected: str, found: str, remedy: str = "") -> DataError:
-    """The one form of error about a file: which, of what domain, expected, found, remedy."""
-    remedy = remedy or "Replace it, or leave such examples out with --skip-bad."
-    return DataError(f"{path}: {domain}: expected {expected}, found {found}. {remedy}")
-
-
-def load(path: File, domain: str) -> Image.Image:
-    """Decodes a whole image file; the format is told by its content, not its name.
+def read(path: File, size: int | None = None, max_pixels: int | None = None) -> np.ndarray:
+    """An image file as uint8 (H, W, 3), by area average to size x size; None keeps its size.
 
     Raises:
-      DataError: The file is missing, not an image, or truncated.
+      DataError: As of `load` and `to_rgb`.
     """
+    return shrink(to_rgb(load(path, "image", max_pixels), path, "image"), size)
+
+
+def load(path: File, domain: str, max_pixels: int | None = None) -> Image.Image:
+    """Decodes a whole image file, upright; the format is told by its content, not its name.
+
+    Args:
+      path: The file.
+      domain: Of what it holds, for messages.
+      max_pixels: An image that announces more is not decoded; None for `MAX_PIXELS`. Pillow's own
+        limit, which holds for the whole process, is raised to it.
+
+    Raises:
+      DataError: The file is missing, no regular file, not an image, truncated, or too large.
+    """
+    if max_pixels is None:
+        max_pixels = MAX_PIXELS
+    elif Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(max_pixels, Image.MAX_IMAGE_PIXELS)
+    longest = _BYTES_A_PIXEL * max_pixels + _BYTES_BESIDE
+    with opened(path, domain, "an image", longest) as file:
+        try:
+            with Image.open(file, formats=_FORMATS) as image:
+                pixels = max(image.width * image.height, _tile(image))
+                if pixels > max_pixels:
+                    raise _too_large(path, domain, max_pixels, str(pixels))
+                told = _told(image)
+                image.load()
+                image.info.update(told)
+                return _upright(image)
+        except DataError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise _too_large(path, domain, max_pixels, f"more ({error})") from error
+        except Exception as error:  # Pillow's decoders raise many types on damaged input.
+            found = f"{file.seek(0, io.SEEK_END)} bytes that do not decode"
+            if not isinstance(error, UnidentifiedImageError):  # which names the file object
+                found += f" ({type(error).__name__}: {error})"
+            raise bad(path, domain, "an image", found) from error
+
+
+def _too_large(path: File, domain: str, limit: int, found: str) -> DataError:
+    remedy = "Shrink it, or raise max_pixels (vcmjax.data.images.MAX_PIXELS)."
+    return bad(path, domain, f"an image of at most {limit} pixels", found, remedy)
+
+
+def _tile(image: Image.Image) -> int:
+    """Pixels of a TIFF's tile, which is decoded whole though the image be smaller."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0)
+
+
+def _told(image: ImageFile.ImageFile) -> dict[str, Any]:
+    """What the format says of its samples, which Pillow forgets as it decodes."""
+    told: dict[str, Any] = {}
+    args = next((tile[3] for tile in image.tile), None)
+    raw = args[0] if isinstance(args, tuple) and args else args
+    # "RGB;16B" or "I;12"; not "I;16S", which is signed.
+    bits = str(raw).partition(";")[2].rstrip("BLNR")
+    if bits in ("12", "16"):
+        told["bit_depth"] = int(bits)
+    elif image.format == "PPM" and image.mode == "I":  # which Pillow scales
+        told["bit_depth"] = 16
+    if image.mode.startswith("I") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+        told["white_is_zero"] = True
+    return told
+
+
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise bad(path, domain, "an image", "no file") from None
-    except OSError as error:
-        raise bad(path, domain, "an image", f"that it cannot be read ({error})") from error
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return image
-    except UnidentifiedImageError:  # Its message would name the buffer.
-        raise bad(path, domain, "an image", f"{len(data)} bytes that do not decode") from None
-    except Exception as error:  # Pillow's decoders raise many types on damaged input.
-        found = f"{len(data)} bytes that do not decode ({type(error).__name__}: {error})"
-        raise bad(path, domain, "an image", found) from error
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # Pillow's parser raises many types on broken EXIF: read as it lies.
+        return image
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.format = image.format
+    return turned
 
 
 def to_rgb(image: Image.Image, path: File, domain: str) -> Image.Image:
-    """Converts grey, palette, RGBA (alpha dropped), CMYK and 16-bit grey images to 8-bit RGB.
+    """Converts an image of any mode to 8-bit RGB; alpha is dropped.
+
+    Of 12 and 16 bits the high ones are kept. A 16-bit image that would come out nearly black, all
+    its pixels being below 4096, is refused: most such hold 12-bit values.
 
     Raises:
-      DataError: Pixels are floats, or integers wider than 16 bits.
+      DataError: Pixels are floats, signed, integers wider than 16 bits, or 16-bit ones that would
+        be nearly black.
     """
-    if image.mode == "RGB":
-        return image
     if image.mode == "F" or image.mode.startswith("I"):
-        wide = np.asarray(image)
-        if image.mode == "F" or wide.min() < 0 or wide.max() > 65535:
-            raise bad(path, domain, "8- or 16-bit pixels", f"mode {image.mode}")
-        image = Image.fromarray((wide >> 8).astype(np.uint8))
-    if image.mode == "P":  # A transparent palette entry converts cleanly only by way of RGBA.
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+        return _narrowed(image, path, domain).convert("RGB")
+    colours = image.convert(_BY_WAY_OF[image.mode]) if image.mode in _BY_WAY_OF else image
+    if colours.mode != "RGB":
+        colours = colours.convert("RGB")
+    if image.info.get("bit_depth") == 16:  # of which Pillow keeps the high byte
+        high = int(np.asarray(colours).max())
+        if high < 16:
+            raise _dark(high << 8 | 255, path, domain)
+    return colours
+
+
+def _narrowed(image: Image.Image, path: File, domain: str) -> Image.Image:
+    """An image of one deep channel as 8-bit grey."""
+    bits = image.info.get("bit_depth", 16 if image.mode.startswith("I;16") else 32)
+    if image.mode == "F" or bits == 32:
+        remedy = "Save it with 8 bits."
+        raise bad(path, domain, "8- or 16-bit pixels", f"mode {image.mode}", remedy)
+    deep = np.asarray(image)
+    if bits == 16 and 0 < deep.max() < 4096:
+        raise _dark(int(deep.max()), path, domain)
+    if image.info.get("white_is_zero"):
+        deep = 2**bits - 1 - deep
+    return Image.fromarray((deep >> (bits - 8)).astype(np.uint8))
+
+
+def _dark(highest: int, path: File, domain: str) -> DataError:
+    return bad(
+        path, domain, "16-bit pixels up to 65535", f"{highest} at most, nearly black",
+        "Scale them to 16 bits, 12-bit ones by 16; or save it with 8 bits.",
+    )  # fmt: skip
 
 
 def to_ids(image: Image.Image, path: File, domain: str) -> np.ndarray:
@@ -76,20 +175,27 @@ def to_ids(image: Image.Image, path: File, domain: str) -> np.ndarray:
       DataError: 16-bit, coloured, or JPEG inside (lossy, so its indices are wrong).
     """
     expected = "an 8-bit image of class indices, lossless"
-    if image.format == "JPEG":
-        raise bad(path, domain, expected, "JPEG data")
+    if image.format in _LOSSY or image.info.get("compression") in ("jpeg", "webp"):
+        raise bad(path, domain, expected, f"{image.format} data")
     ids = np.asarray(image)
-    if ids.ndim == 3:  # Grey stored as LA, RGB or RGBA.
+    if image.mode in ("LA", "RGB", "RGBA"):  # Grey stored so.
         colours = ids[..., :1] if image.mode == "LA" else ids[..., :3]
         if (colours != colours[..., :1]).any():
             raise bad(path, domain, expected, f"colours (mode {image.mode})")
         ids = colours[..., 0]
-    if ids.dtype not in (np.bool_, np.uint8):
+    if ids.ndim != 2 or ids.dtype not in (np.bool_, np.uint8):
         raise bad(path, domain, expected, f"mode {image.mode}")
     return ids.astype(np.uint8)
 
 
-def check_ids(ids: np.ndarray, classes: int, void: int, path: File, domain: str, remedy: str = ""):
+def check_ids(
+    ids: np.ndarray,
+    classes: int,
+    void: int,
+    path: File,
+    domain: str,
+    remedy: str = "Replace it.",
+) -> None:
     """Raises `DataError` where an index is neither below `classes` nor `void`."""
     stray = ids[(ids >= classes) & (ids != void)]
     if stray.size:

@@ -40,6 +40,28 @@ class Subset:
         return self.source[self.indices[index]]
 
 
+class Advised:
+    """The examples of `source`; what is said of one that cannot be read ends in a remedy.
+
+    Which there is, beside replacing a file, a command knows by its options.
+    """
+
+    def __init__(self, source: Source, remedy: str):
+        """Wraps without reading."""
+        self.source, self.remedy = source, remedy
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        """Example `index`."""
+        try:
+            return self.source[index]
+        except DataError as error:
+            raise DataError(f"{error} {self.remedy}") from error
+
+
 def batches(
     source: Source,
     batch: int,

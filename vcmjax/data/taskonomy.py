@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vcmjax.data import images, taskonomy_files
+from vcmjax.data import images, reading, taskonomy_files
 from vcmjax.data import taskonomy_decode as decode
 from vcmjax.data.taskonomy_lists import Classes, classes, split_of
 from vcmjax.errors import DataError, UsageError
@@ -126,7 +126,7 @@ class Taskonomy:
         example = {"image": images.shrink(image, self.size)}
         loaded: dict[str, Image.Image] = {}
 
-        def load(domain: str) -> tuple[Image.Image, images.File]:
+        def load(domain: str) -> tuple[Image.Image, reading.File]:
             if domain not in loaded:
                 loaded[domain] = images.load(files[domain], domain)
                 images.check_size(loaded[domain].size, image.size, files[domain], domain)
@@ -141,7 +141,7 @@ class Taskonomy:
                 building, point, view = self._view(index)
                 suffix = "npy" if task.kind == "class" else "png"
                 path = Path(building) / f"point_{point}_view_{view}_domain_{name}.{suffix}"
-                raise images.bad(path, name, f"this file, as for {files['rgb']}", "no file")
+                raise reading.bad(path, name, f"this file, as for {files['rgb']}", "no file")
             if task.kind == "class":
                 example[name] = decode.class_index(files[name], self._classes[name])
             elif task.kind == "segment":

@@ -23,7 +23,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from vcmjax.data import images
+from vcmjax.data import images, reading
 from vcmjax.data.taskonomy_lists import Classes
 from vcmjax.tasks import VOID, Task
 
@@ -39,39 +39,40 @@ _ONE = {  # uint16 domains: the code of 1.
 }
 
 
-def vector(file: images.File, domain: str) -> np.ndarray:
+def vector(file: reading.File, domain: str) -> np.ndarray:
     """The numbers of a class task's file, (N,) or (1, N); `DataError` if it holds others."""
     expected = "a .npy vector of probabilities"
+    data = reading.content(file, domain, expected)
     try:
-        values = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+        values = np.load(io.BytesIO(data), allow_pickle=False)
         values = values[0] if values.ndim == 2 and len(values) == 1 else values
     except Exception as error:  # NumPy raises many types on damaged input.
         found = f"{type(error).__name__}: {error}"
-        raise images.bad(file, domain, expected, found) from error
+        raise reading.bad(file, domain, expected, found) from error
     if values.ndim != 1 or values.dtype.kind not in "fiu":
-        raise images.bad(file, domain, expected, f"{values.dtype} of shape {values.shape}")
+        raise reading.bad(file, domain, expected, f"{values.dtype} of shape {values.shape}")
     if not np.isfinite(values).all():
-        raise images.bad(file, domain, expected, "numbers that are not finite")
+        raise reading.bad(file, domain, expected, "numbers that are not finite")
     return values
 
 
-def class_index(file: images.File, classes: Classes) -> np.ndarray:
+def class_index(file: reading.File, classes: Classes) -> np.ndarray:
     """The label int32 () of a class task's file; `DataError` if its length is another."""
     values = vector(file, classes.task.name)
     if values.size != classes.length:
         expected = f"a vector of {classes.length} probabilities"
-        raise images.bad(file, classes.task.name, expected, f"{values.size} numbers")
+        raise reading.bad(file, classes.task.name, expected, f"{values.size} numbers")
     return np.asarray(classes.labels[values[classes.kept].argmax()], np.int32)
 
 
-def segment(image: Image.Image, file: images.File, task: Task, size: int | None) -> np.ndarray:
+def segment(image: Image.Image, file: reading.File, task: Task, size: int | None) -> np.ndarray:
     """Class indices uint8 (size, size); `DataError` if the image holds no such indices."""
     ids = images.to_ids(image, file, task.name)
     images.check_ids(ids, task.channels + 1, 0, file, task.name)
     return images.nearest(np.where(ids == 0, np.uint8(VOID), ids - np.uint8(1)), size)
 
 
-def invalid(mask: Image.Image, file: images.File, domain: str) -> np.ndarray:
+def invalid(mask: Image.Image, file: reading.File, domain: str) -> np.ndarray:
     """Pixels without a surface, bool (H, W), by the file of one of `MASKS`."""
     if domain == "mask_valid":
         return images.to_ids(mask, file, domain) == 0
@@ -80,7 +81,7 @@ def invalid(mask: Image.Image, file: images.File, domain: str) -> np.ndarray:
 
 def dense(
     image: Image.Image,
-    file: images.File,
+    file: reading.File,
     domain: str,
     masked: np.ndarray | None,
     size: int | None,
@@ -111,8 +112,12 @@ def dense(
             values[images.nearest(masked, size)] = np.nan
         return values
     if domain == "reshading":
-        grey = np.asarray(images.to_rgb(image, file, domain))[..., :1]
-        values = grey.astype(np.float32) / np.float32(255)
+        if image.mode.startswith("I"):
+            units = _uint16(image, file, domain)[..., None]
+            values = units.astype(np.float32) / np.float32(65535)
+        else:
+            grey = np.asarray(images.to_rgb(image, file, domain))[..., :1]
+            values = grey.astype(np.float32) / np.float32(255)
     else:
         units = _uint16(image, file, domain)[..., None]
         values = units.astype(np.float32) / np.float32(_ONE[domain])
@@ -125,7 +130,7 @@ def dense(
     return images.average(values, size)
 
 
-def _uint16(image: Image.Image, file: images.File, domain: str) -> np.ndarray:
+def _uint16(image: Image.Image, file: reading.File, domain: str) -> np.ndarray:
     if not image.mode.startswith("I"):
-        raise images.bad(file, domain, "a 16-bit image", f"mode {image.mode}")
+        raise reading.bad(file, domain, "a 16-bit image", f"mode {image.mode}")
     return np.asarray(image)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vcmjax.data import images
+from vcmjax.data import listing, reading
 from vcmjax.errors import DataError
 
 _DOMAINS = (
@@ -150,20 +150,22 @@ def scan(
         building, domain = _split(part)
         return building in others or bool(domain and domain not in domains)
 
-    for folder, inner, names in os.walk(root, followlinks=True):
-        inner[:] = sorted(part for part in inner if not skipped(part))
+    for folder, inner, names in listing.walk(root):
+        inner[:] = [part for part in inner if not skipped(part)]
         path = Path(folder)
         parts = path.relative_to(root).parts
         rows: Rows = defaultdict(list)
         for found in filter(None, map(_NAME.fullmatch, names)):
             _add(rows, found, parts, "", mine, (-1, -1))
         yield from _places(path, rows, domains)
-        for name in sorted(names):
+        for name in names:
             stem, dot, suffix = name.partition(".")
             if not dot or suffix not in ("tar", "tar.gz", "tgz") or skipped(stem):
                 continue
+            if not (path / name).is_file():  # a pipe would wait for ever
+                continue
             if suffix != "tar":
-                raise images.bad(
+                raise reading.bad(
                     path / name, _split(stem)[1] or "files", "a plain tar", "a compressed one",
                     "Decompress it with gunzip (the .tar may stay packed), or unpack it.",
                 )  # fmt: skip
@@ -211,7 +213,7 @@ def _places(path: Path, rows: Rows, domains: Collection[str]) -> Iterator[Place]
 def _members(path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
     """Name and (offset, size) of each file in a tar."""
     size = path.stat().st_size
-    last = "its start"
+    last, reason = "", ""
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
@@ -226,9 +228,10 @@ def _members(path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
                 file.seek(tar.offset)
                 whole = member is None and file.read(512) == bytes(512)
     except (OSError, tarfile.TarError) as error:
-        whole, last = False, f"{last} ({type(error).__name__}: {error})"
+        whole, reason = False, f" ({type(error).__name__}: {error})"
     if not whole:
+        found = f"that end or are damaged at {last}" if last else "that do not begin as one"
         raise DataError(
-            f"{path}: expected a whole plain tar, found {size} bytes that end or are damaged at "
-            f"{last}. Copy it again, or unpack what there is and take the tar away."
+            f"{path}: expected a whole plain tar, found {size} bytes {found}{reason}. "
+            "Copy it again, or unpack what there is and take the tar away."
         )

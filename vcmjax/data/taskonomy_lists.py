@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vcmjax.data import SPLITS, images
+from vcmjax.data import SPLITS, reading
 from vcmjax.errors import DataError, UsageError
 from vcmjax.tasks import Task
 
@@ -80,7 +80,7 @@ def classes(root: Path, task: Task, length: int) -> Classes:
             lines = sorted(_lines(path, task.name, kept.size, "WordNet id and names"))
             if zlib.crc32(" ".join(line.split()[0] for line in lines).encode()) != _KEPT_IDS_CRC:
                 expected = f"the WordNet ids of Taskonomy's {kept.size} classes"
-                raise images.bad(path, task.name, expected, "others", _REMEDY)
+                raise reading.bad(path, task.name, expected, "others", _REMEDY)
             for place, line in zip(KEPT_OBJECTS, lines, strict=True):
                 names[place] = line.partition(" ")[2].split(",")[0]
         return Classes(Task(task.name, "class", length, tuple(names)), length, kept, kept)
@@ -94,13 +94,10 @@ _REMEDY = "Copy the file anew from Taskonomy's repository, or take it away: clas
 def _lines(path: Path, domain: str, count: int, content: str) -> list[str]:
     """The `count` lines of a list, stripped."""
     expected = f"{count} lines, {content}"
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise images.bad(path, domain, expected, str(error), _REMEDY) from error
+    lines = reading.text(path, domain).split("\n")
     lines = [line.strip() for line in lines if line.strip()]
     if len(lines) != count:
-        raise images.bad(path, domain, expected, f"{len(lines)} lines", _REMEDY)
+        raise reading.bad(path, domain, expected, f"{len(lines)} lines", _REMEDY)
     return lines
 
 
@@ -179,13 +176,17 @@ def buildings(table: Path, split: str) -> Split:
             f"{table}: no such file; expected Taskonomy's list of buildings (header "
             "`id,train,val,test`): copy train_val_test_tiny.csv there or pass its path."
         )
-    rows = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
+    try:
+        rows = list(csv.DictReader(reading.text(table, "splits").splitlines()))
+    except csv.Error as error:
+        expected = "comma-separated values"
+        raise reading.bad(table, "splits", expected, str(error), "Correct the file.") from error
     if not rows or not {"id", *SPLITS} <= rows[0].keys():
         found = ",".join(rows[0]) if rows else "no row"
-        raise images.bad(table, "splits", "header `id,train,val,test`", found, "Correct the file.")
+        raise reading.bad(table, "splits", "header `id,train,val,test`", found, "Correct the file.")
     for row in rows:
         if sum(row[name] == "1" for name in SPLITS) > 1:
-            raise images.bad(
+            raise reading.bad(
                 table, "splits", "each building in one split", f"{row['id']} in more",
                 "Correct the file.",
             )  # fmt: skip

@@ -1,4 +1,7 @@
-"""How near images are to others for the eye: PSNR and multi-scale structural similarity."""
+"""How near images are to others for the eye: PSNR and multi-scale structural similarity.
+
+Images are uint8, uint16, or floats in [0, 1]; each is scaled by what it is.
+"""
 
 import numpy as np
 from scipy import ndimage
@@ -9,14 +12,19 @@ WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales of MS-SSIM, from full size to a sixteenth (Wang et al. 2003)."""
 _SIDE, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
+_ROUNDING = 1e-3
+"""By which floats may lie outside of [0, 1]: a quarter of a step of 8 bits."""
 
 
 def psnr(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each pair in dB, (N,); infinite for equal ones.
 
     Args:
-      images: (N, H, W, C) in [0, 1].
+      images: (N, H, W, C), see the module docstring.
       others: Likewise.
+
+    Raises:
+      DataError: Other shapes, types or values.
     """
     images, others = _checked(images, others)
     with np.errstate(divide="ignore"):
@@ -30,8 +38,11 @@ def ms_ssim(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     them; their weights then add up to one.
 
     Args:
-      images: (N, H, W, C) in [0, 1], H and W at least 11.
+      images: (N, H, W, C), see the module docstring; H and W at least 11.
       others: Likewise.
+
+    Raises:
+      DataError: Other shapes, types or values.
 
     Source: Wang, Simoncelli and Bovik 2003, *Multi-scale structural similarity for image quality
     assessment*.
@@ -78,7 +89,21 @@ def _halved(x: np.ndarray) -> np.ndarray:
 
 
 def _checked(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    images, others = np.asarray(images, np.float64), np.asarray(others, np.float64)
+    images, others = _scaled(images), _scaled(others)
     if images.ndim != 4 or images.shape != others.shape:
         raise DataError(f"images of shapes {images.shape} and {others.shape}; expected the same")
     return images, others
+
+
+def _scaled(images: np.ndarray) -> np.ndarray:
+    """As float64 in [0, 1]."""
+    images = np.asarray(images)
+    if images.dtype in (np.uint8, np.uint16):
+        return images / float(np.iinfo(images.dtype).max)
+    if images.dtype.kind != "f":
+        raise DataError(f"images are {images.dtype}; expected uint8, uint16, or floats in [0, 1]")
+    images = images.astype(np.float64)
+    if not np.all((images >= -_ROUNDING) & (images <= 1 + _ROUNDING)):  # so for NaN
+        found = f"{images.min():g} to {images.max():g}"
+        raise DataError(f"images hold {found}; expected floats in [0, 1], or uint8 or uint16")
+    return images
