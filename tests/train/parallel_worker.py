@@ -13,7 +13,7 @@ import test_loop
 
 from vcmjax import arrays, cli
 from vcmjax.errors import UsageError
-from vcmjax.train import loop, parallel
+from vcmjax.train import checkpoint, loop, parallel
 
 CASES = [("codebook", "arrays", [3]), ("spatial", "source", [3, 4])]
 
@@ -107,6 +107,17 @@ def disagree(directory):
             print(error)
 
 
+def occupied(directory):
+    """What processes say when the first of them finds another training in its directory."""
+    first = jax.process_index() == 0
+    try:
+        with checkpoint.opened(directory) if first else contextlib.nullcontext():
+            test_loop.fit(directory)
+        print("said nothing")
+    except UsageError as error:
+        print(error)
+
+
 def killed(directory, number):
     def at_forty(step):
         if step == 40:
@@ -123,6 +134,9 @@ if __name__ == "__main__":
     elif what == "disagree":
         parallel.initialize()
         disagree(place)
+    elif what == "occupied":
+        parallel.initialize()
+        occupied(place)
     elif what == "alone":
         cli.guarded(lambda: parallel.initialize(timeout=2), "interrupted")
     else:

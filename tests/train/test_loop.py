@@ -1,18 +1,19 @@
 """The loop on linear regression, whose answer is known in closed form."""
 
+import functools
 import os
 import signal
 import subprocess
 import sys
-import textwrap
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vcmjax.errors import VcmError
-from vcmjax.train import loop
+from vcmjax.errors import UsageError, VcmError
+from vcmjax.train import checkpoint, loop
 from vcmjax.train.loop import Options, Problem, Runs
 
 TRUE = np.array([1.5, -2.0, 0.5], np.float32)
@@ -51,9 +52,20 @@ def runs(seeds, lams=1.0):
     return Runs(np.array(seeds), lams)
 
 
-def fit(directory, steps=60, chunk=10, seeds=(0,), lams=1.0, progress=lambda step: None, **options):
+def fit(
+    directory,
+    steps=60,
+    chunk=10,
+    seeds=(0,),
+    lams=1.0,
+    progress=lambda step: None,
+    problem=PROBLEM,
+    train=None,
+    **options,
+):
     options = Options(steps, batch=8, chunk=chunk, **{"learning_rate": 0.05, **options})
-    return loop.fit(PROBLEM, data(), data(seed=1), options, runs(seeds, lams), directory, progress)
+    train = data() if train is None else train
+    return loop.fit(problem, train, data(seed=1), options, runs(seeds, lams), directory, progress)
 
 
 def test_the_step_is_compiled_once(tmp_path):
@@ -99,8 +111,121 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, after):
         fit(tmp_path / "cut", progress=killed)
     seen = []
     resumed = fit(tmp_path / "cut", progress=seen.append)
-    assert seen == list(range(after, 61, 10))
+    assert seen[0] == after and seen == sorted(set(seen))
+    assert set(range(after, 61, 10)) <= set(seen)
     assert_same(resumed, whole)
+
+
+class Source:
+    """The examples of `data`, one at a time."""
+
+    @functools.cached_property
+    def all(self):
+        return jax.tree.map(np.asarray, data())
+
+    def __len__(self):
+        return len(self.all["y"])
+
+    def __getitem__(self, index):
+        return jax.tree.map(lambda leaf: leaf[index], self.all)
+
+
+def cut_off(directory, after, **how):
+    """A training that keeps a checkpoint of every step, until the step `after`."""
+
+    def killed(step):
+        if step >= after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit(directory, checkpoint_seconds=0, progress=killed, **how)
+
+
+WAYS = {
+    "arrays": {},
+    "several runs, read as needed": {"train": Source(), "seeds": (0, 1)},
+    "one that diverges": {"seeds": (0, 0), "lams": (1.0, 13.0), "steps": 100, "chunk": 50},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_cut_off_within_chunks_a_run_equals_the_uninterrupted_bit_for_bit(tmp_path, way):
+    whole = fit(tmp_path / "whole", **WAYS[way])
+    for after in (3, 14):
+        cut_off(tmp_path / "cut", after, **WAYS[way])
+        assert listing(tmp_path / "cut")[-1] == f"{after}"
+    seen = []
+    assert_same(fit(tmp_path / "cut", progress=seen.append, **WAYS[way]), whole)
+    assert seen[0] == 14
+    assert any(result.diverged for result in whole) == (way == "one that diverges")
+
+
+def listing(directory):
+    return sorted((path.name for path in directory.iterdir()), key=int)
+
+
+def test_a_compiled_loop_takes_the_steps_that_the_host_would_however_they_are_cut(
+    tmp_path, monkeypatch
+):
+    host = fit(tmp_path / "host")
+    monkeypatch.setattr(loop, "_looped", lambda streamed: True)
+    # Another problem to the cache of programs.
+    traced = []
+
+    def counted(*arguments):
+        traced.append(1)
+        return loss(*arguments)
+
+    problem = PROBLEM._replace(loss=counted)
+    whole = fit(tmp_path / "whole", problem=problem)
+    assert len(traced) == 1
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(host), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    for after in (3, 12):
+        cut_off(tmp_path / "cut", after, problem=problem)
+    assert_same(fit(tmp_path / "cut", problem=problem), whole)
+
+
+def test_killed_while_it_validates_a_run_goes_on_with_the_validation(tmp_path, monkeypatch):
+    saved = []
+    save = checkpoint.Checkpoints.save
+
+    def dying(self, step, state):
+        if saved[-1:] == [10]:  # the second of this step, by then validated
+            raise Killed
+        saved.append(step)
+        save(self, step, state)
+
+    whole = fit(tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Checkpoints, "save", dying)
+        with pytest.raises(Killed):
+            fit(tmp_path / "cut", checkpoint_seconds=0)
+    assert saved == list(range(1, 11))
+    seen = []
+    assert_same(fit(tmp_path / "cut", progress=seen.append), whole)
+    assert seen[:2] == [10, 10]
+
+
+def test_steps_taken_at_once_double_and_end_with_the_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_LOOK", 1e9)  # as if a step took no time
+    seen = []
+    fit(tmp_path, steps=40, chunk=20, progress=seen.append, checkpoint_seconds=1e9)
+    assert seen == [0, 1, 3, 7, 15, 20, 30, 40]
+
+
+def test_a_second_training_in_the_same_directory_is_refused(tmp_path):
+    with (
+        checkpoint.opened(tmp_path),
+        pytest.raises(UsageError, match=f"{tmp_path}: another process is training here"),
+    ):
+        fit(tmp_path)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_time_between_checkpoints_that_is_none_is_refused(seconds):
+    with pytest.raises(VcmError, match=f"checkpoint_seconds is {seconds}; expected 0"):
+        Options(100, checkpoint_seconds=seconds)
 
 
 def test_a_finished_run_is_read_back_without_a_step(tmp_path):
@@ -109,30 +234,61 @@ def test_a_finished_run_is_read_back_without_a_step(tmp_path):
     assert seen == [60]
 
 
+ONE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import test_loop
+
+def progress(step):
+    print(step, flush=True)
+    time.sleep(0.02)
+
+(result,) = test_loop.fit(Path(sys.argv[2]), 120, 40, checkpoint_seconds=0.2, progress=progress)
+np.savez(sys.argv[3], history=result.history, **result.params)
+"""
+
+
 @pytest.mark.slow
-def test_a_run_killed_by_signal_9_ends_with_the_same_parameters(tmp_path):
-    script = textwrap.dedent(f"""
-        import os, signal, sys
-        sys.path.insert(0, {os.path.dirname(__file__)!r})
-        import test_loop
+def test_a_run_killed_at_random_moments_loses_little_and_ends_with_the_same_parameters(tmp_path):
+    def start(name):
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-c", ONE, os.path.dirname(__file__)),
+                *(tmp_path / name, tmp_path / f"{name}.npz"),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-        def kill(step):
-            if step == 40:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def finished(process):
+        said, _ = process.communicate()
+        assert process.returncode == 0
+        return [int(line) for line in said.split()]
 
-        test_loop.fit({str(tmp_path / "cut")!r}, progress=kill)
-    """)
-    compiled_alike = os.environ | {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": str(jax.config.read("jax_disable_most_optimizations"))
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, check=False, env=compiled_alike
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    seen = []
-    resumed = fit(tmp_path / "cut", progress=seen.append)
-    assert seen[0] < 60
-    assert_same(resumed, fit(tmp_path / "whole"))
+    moments = np.random.default_rng(0).uniform(0, 1, 5)
+    begun, last = [], 0
+    for moment in moments:
+        with start("cut") as process:
+            begun.append(int(process.stdout.readline()))
+            assert begun[-1] == last
+            process.stdout.readline()  # compiled
+            time.sleep(moment)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        found = [path.name for path in (tmp_path / "cut").iterdir()]
+        last = max((int(name) for name in found if name.isdecimal()), default=0)
+    seen = finished(start("cut"))
+    assert 0 < last == seen[0] < 120
+    assert begun == sorted(begun) and seen == sorted(seen)
+    assert len(finished(start("whole"))) > 1
+    cut, whole = (np.load(tmp_path / f"{name}.npz") for name in ("cut", "whole"))
+    for name in whole:
+        np.testing.assert_array_equal(cut[name], whole[name])
+    # Checkpoints, and nothing that the killed have left.
+    assert len(listing(tmp_path / "cut")) == 2
+    assert listing(tmp_path / "cut")[-1] == "120"
 
 
 def test_several_runs_at_once_equal_the_runs_alone(tmp_path):

@@ -95,6 +95,20 @@ def test_processes_that_were_told_different_things_all_say_so(tmp_path):
     assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == lines[:-1]
 
 
+def test_where_the_first_process_cannot_begin_the_others_do_not_wait_for_it(tmp_path):
+    said = [
+        [line for line in text.splitlines() if not line.startswith("[Gloo]")]
+        for text, _ in finished(started("occupied", tmp_path, 2))
+    ]
+    assert said == [
+        [
+            f"{tmp_path}: another process is training here; wait until it has ended, or name "
+            "another directory"
+        ],
+        ["process 0 could not begin; see what it says"],
+    ]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_ended_on_two_devices_goes_on_on_one_to_the_same_parameters(
     number, tmp_path, monkeypatch

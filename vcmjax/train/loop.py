@@ -1,9 +1,9 @@
 """The training loop: one run or several at once, resumed from wherever it was cut off.
 
-Where the data lie on the devices, a chunk of steps is one compiled loop, and the host is asked
-only between chunks: for validation, a checkpoint and the progress bar. What is too large for
-that is read ahead, a batch at a time. Either way the step is spread over all devices and
-processes, see `parallel`, and ends with the same parameters on any number of them.
+Where the data lie on the devices, about a second's steps are one compiled loop, and the host is
+asked only in between: for a checkpoint, the progress bar and, after each chunk, validation. What is
+too large for that is read ahead, a batch at a time. Either way the step is spread over all devices
+and processes, see `parallel`, and ends with the same parameters on any number of them.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ from vcmjax.errors import UsageError, VcmError
 from vcmjax.train import checkpoint, parallel
 from vcmjax.train.parallel import Devices
 
+_LOOK = 1.0
+"""Seconds of steps between two looks at the clock."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -35,8 +39,9 @@ class Options:
       batch: Examples per step, over all devices and processes.
       learning_rate: Peak of Adam's warm-up and cosine decay.
       weight_decay: Decoupled, of matrices and kernels alone.
-      chunk: Steps between validations and checkpoints; divides `steps`.
+      chunk: Steps between validations, each followed by a checkpoint; divides `steps`.
       validation_batch: Examples validated at once by each device, which bounds memory.
+      checkpoint_seconds: Longest time between checkpoints, but for one step and validation.
     """
 
     steps: int
@@ -45,11 +50,17 @@ class Options:
     weight_decay: float = 0.0
     chunk: int = 100
     validation_batch: int = 32
+    checkpoint_seconds: float = checkpoint.SECONDS
 
     def __post_init__(self) -> None:
-        """Refuse a chunk that does not divide the steps."""
+        """Refuse a chunk that does not divide the steps, and a time that is none."""
         if self.steps < 1 or self.steps % self.chunk:
             raise VcmError(f"steps is {self.steps}; expected a multiple of chunk={self.chunk}")
+        if not self.checkpoint_seconds >= 0:
+            raise VcmError(
+                f"checkpoint_seconds is {self.checkpoint_seconds}; expected 0 (a checkpoint after "
+                "every step) or more"
+            )
 
 
 class Problem(NamedTuple):
@@ -72,7 +83,10 @@ class Problem(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a resumed run needs; leaves have a leading axis of runs."""
+    """All that a resumed run needs; leaves have a leading axis of runs.
+
+    `since` counts the steps since the last validation, and `recorded` sums what they recorded.
+    """
 
     params: Any
     optimiser: Any
@@ -81,6 +95,8 @@ class State(NamedTuple):
     best_cost: jax.Array
     healthy: jax.Array
     history: jax.Array
+    since: jax.Array
+    recorded: jax.Array
 
 
 class Runs(NamedTuple):
@@ -117,7 +133,7 @@ def fit(
     """Train once per entry of `runs`; several entries train at once, by `vmap`.
 
     Interrupted anywhere, even by kill -9, a later call with the same arguments goes on from the
-    last checkpoint in `directory` and ends with the same parameters.
+    last checkpoint in `directory` that is whole, and ends with the same parameters.
 
     Every process of `parallel.initialize` must make the same call; process 0 keeps the checkpoints
     and the others need not see them.
@@ -130,11 +146,12 @@ def fit(
       options: How to train.
       runs: One entry per run.
       directory: Where checkpoints are kept.
-      progress: Told the number of steps done, after each chunk.
+      progress: Told the number of steps done, about once a second and after each chunk.
 
     Raises:
       UsageError: The devices cannot share a batch equally, processes were called with different
-        arguments, or there are no examples.
+        arguments, there are no examples, or another process trains in `directory`.
+      DataError: `directory` cannot be written, or holds another training.
     """
     devices = parallel.devices()
     count = len(runs.seed)
@@ -152,25 +169,22 @@ def fit(
     devices.check(options.batch)
     if not examples or not validated:
         raise UsageError("fit: no training or no validation examples; expected at least one each")
-    chunk = _chunk(problem, options, count, devices, streamed)
-    parts = _validation(validated, options, devices)
-    with checkpoint.opened(directory) as kept:
-        saved = kept.newest(like)
-        state = devices.broadcast(fresh() if saved is None else saved)
-        done = int(state.step[0])
-        healthy = bool(state.healthy.any())
-        progress(done)
-        state, arrays, val = devices.everywhere((state, jax.tree.map(np.asarray, runs), val))
+    program = _program(problem, options, count, devices, streamed)
+    with contextlib.ExitStack() as open_until_done:
+        with devices.together():
+            kept = open_until_done.enter_context(
+                checkpoint.opened(directory, options.checkpoint_seconds)
+            )
+            saved = kept.newest(like._asdict(), added=_start_of_chunk(problem, count))
+        state = devices.broadcast(fresh() if saved is None else State(**saved))
+        progress(int(state.step[0]))
         if streamed:
-            batches = _stream(train, options, runs, devices, done)
+            batches = _stream(train, options, runs, devices, int(state.step[0]))
         else:
             batches = itertools.repeat(devices.everywhere(train))
-        while done < options.steps and healthy:
-            state = chunk(state, arrays, batches, val, parts)
-            now = jax.tree.map(np.asarray, devices.one(state))
-            done, healthy = int(now.step[0]), bool(now.healthy.any())
-            kept.save(done, now)
-            progress(done)
+        arrays, val = devices.everywhere((jax.tree.map(np.asarray, runs), val))
+        given = arrays, val, _validation(validated, options, devices)
+        state = _train(program, state, given, batches, options, devices, kept, progress)
     state = devices.one(state)
     return [
         Result(
@@ -180,6 +194,50 @@ def fit(
         )
         for i in range(count)
     ]
+
+
+def _train(
+    program: "_Program",
+    state: State,
+    given: tuple[Any, Any, list[tuple]],
+    batches: Iterator[Any],
+    options: Options,
+    devices: Devices,
+    kept: checkpoint.Checkpoints,
+    progress: Callable[[int], None],
+) -> State:
+    """The last state, as `mapped` has it, of a training that goes on from `state`.
+
+    `given` are runs, validation data and the parts of these, as `_Program` takes them.
+    """
+    done, since = int(state.step[0]), int(state.since[0])
+    healthy = bool(state.healthy.any())
+    state, (runs, *validation) = devices.everywhere(state), given
+    at_once, seconds = 1, min(_LOOK, options.checkpoint_seconds)
+
+    def on_host() -> State:
+        return jax.tree.map(np.asarray, devices.one(state))
+
+    while healthy and (done < options.steps or since):
+        if since < options.chunk:
+            begun = time.monotonic()
+            steps = min(at_once, options.chunk - since)
+            state = jax.block_until_ready(program.advance(state, runs, batches, steps))
+            done, since = done + steps, since + steps
+            # Doubled at most: that nothing need be compiled this time says little of the next. All
+            # processes must take the same steps at once.
+            fitting = steps * seconds / max(time.monotonic() - begun, 1e-6)
+            at_once = max(1, min(2 * steps, int(fitting)))
+            at_once = int(devices.broadcast(np.asarray(at_once, np.int32)))
+            if kept.due():
+                kept.save(done, on_host()._asdict())
+        if since == options.chunk:
+            state, since = program.judge(state, runs, *validation), 0
+            now = on_host()
+            healthy = bool(now.healthy.any())
+            kept.save(done, now._asdict())
+        progress(done)
+    return state
 
 
 def _facts(
@@ -251,6 +309,7 @@ def _hastily() -> Iterator[None]:
 def _fresh(problem: Problem, options: Options, params: list[Any]) -> State:
     """The state before the first step, of the parameters of each run."""
     count, chunks = len(params), options.steps // options.chunk
+    start = _start_of_chunk(problem, count)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
     return State(
         params=stacked,
@@ -260,8 +319,15 @@ def _fresh(problem: Problem, options: Options, params: list[Any]) -> State:
         # Of a type as firm as what comes back: else the first chunk's program is compiled again.
         best_cost=jnp.full(count, jnp.inf, jnp.float32),
         healthy=jnp.full(count, True),
-        history=jnp.full((count, chunks, len(problem.recorded) + 1), jnp.nan),
+        history=jnp.full((count, chunks, len(problem.recorded) + 1), jnp.nan, jnp.float32),
+        **jax.tree.map(jnp.asarray, start),
     )
+
+
+def _start_of_chunk(problem: Problem, count: int) -> dict[str, np.ndarray]:
+    """What `State` says of the steps since the last validation where there were none."""
+    recorded = np.zeros((count, len(problem.recorded)), np.float32)
+    return {"since": np.zeros(count, np.int32), "recorded": recorded}
 
 
 def _step(
@@ -270,12 +336,11 @@ def _step(
     devices: Devices,
     streamed: bool,
     state: State,
-    total: jax.Array,
     run: Runs,
     data: Any,
     positions: jax.Array,
-) -> tuple[State, jax.Array]:
-    """One optimiser step, and what it records added to `total`."""
+) -> State:
+    """One optimiser step."""
     params, moments, step = state.params, state.optimiser, state.step
     # Keys follow from seed, step and position alone: a resumed run draws the same, on any devices.
     key = jax.random.fold_in(jax.random.key(run.seed), step)
@@ -290,7 +355,13 @@ def _step(
     mean, recorded = devices.mean(found)
     updates, moments = _optimiser(options).update(mean, moments, params)
     params = optax.apply_updates(params, updates)
-    return state._replace(params=params, optimiser=moments, step=step + 1), total + recorded
+    return state._replace(
+        params=params,
+        optimiser=moments,
+        step=step + 1,
+        since=state.since + 1,
+        recorded=state.recorded + recorded,
+    )
 
 
 def _validation(examples: int, options: Options, devices: Devices) -> list[tuple]:
@@ -311,60 +382,79 @@ def _cost(problem: Problem, devices: Devices, total, params, run: Runs, val, ind
     return total + devices.sum(jnp.where(weight > 0, weight * each, 0.0).sum())
 
 
-def _judge(options: Options, before: State, after: State, recorded, cost):
-    """The state after a chunk, given sums over it; a run that has diverged keeps what was good."""
-    better = cost < before.best_cost
-    row = jnp.append(recorded / options.chunk, cost)
-    new = after._replace(
-        best=jax.tree.map(functools.partial(jnp.where, better), after.params, before.best),
-        best_cost=jnp.where(better, cost, before.best_cost),
-        history=before.history.at[before.step // options.chunk].set(row),
+def _judge(options: Options, state: State, cost: jax.Array) -> State:
+    """The state after a chunk's validation; a run that has diverged keeps what was good."""
+    better = cost < state.best_cost
+    row = jnp.append(state.recorded / options.chunk, cost)
+    judged = state._replace(
+        best=jax.tree.map(functools.partial(jnp.where, better), state.params, state.best),
+        best_cost=jnp.where(better, cost, state.best_cost),
+        history=state.history.at[state.step // options.chunk - 1].set(row),
     )
-    good = before.healthy & jnp.all(jnp.isfinite(recorded)) & jnp.isfinite(cost)
-    stopped = before._replace(healthy=jnp.asarray(False), step=after.step)
-    return jax.tree.map(functools.partial(jnp.where, good), new, stopped)
+    good = state.healthy & jnp.all(jnp.isfinite(state.recorded)) & jnp.isfinite(cost)
+    stopped = state._replace(healthy=jnp.asarray(False))
+    after = jax.tree.map(functools.partial(jnp.where, good), judged, stopped)
+    none = jax.tree.map(jnp.zeros_like, (state.since, state.recorded))
+    return after._replace(since=none[0], recorded=none[1])
+
+
+class _Program(NamedTuple):
+    """What runs on the devices.
+
+    Attributes:
+      advance: (state, runs, batches, steps) to the state so many steps on.
+      judge: (state, runs, val, parts of it) to the state at the end of a chunk, validated.
+    """
+
+    advance: Callable[..., State]
+    judge: Callable[..., State]
+
+
+def _looped(streamed: bool) -> bool:
+    """Whether steps are one compiled loop over data that lie on the devices.
+
+    Not on CPU: there XLA runs the convolutions of a loop body by a generic path (measured with
+    jaxlib 0.10.2, 2 cores: gradient of a 3×3×64×64 kernel 350 ms inside a loop, 6 ms outside), so
+    the host calls one compiled step after another.
+    """
+    return not streamed and jax.default_backend() != "cpu"
 
 
 @functools.lru_cache(maxsize=4)
-def _chunk(
+def _program(
     problem: Problem, options: Options, count: int, devices: Devices, streamed: bool
-) -> Callable:
-    """(state, runs, batches, val, parts of it) to the state `options.chunk` steps on, validated.
-
-    One compiled loop over data that lie on the devices, except on CPU: there XLA runs the
-    convolutions of a loop body by a generic path (measured with jaxlib 0.10.2, 2 cores: gradient
-    of a 3×3×64×64 kernel 350 ms inside a scan, 6 ms outside), so the host calls one compiled step
-    after another.
-    """
-    axes = (0, 0, 0, 0 if streamed else None, None)
+) -> _Program:
+    """Compiled at the first call, once for any number of steps."""
+    axes = (0, 0, 0 if streamed else None, None)
     step = _over_runs(functools.partial(_step, problem, options, devices, streamed), axes, count)
     cost = _over_runs(functools.partial(_cost, problem, devices), (0, 0, 0, *[None] * 3), count)
-    judge = _over_runs(functools.partial(_judge, options), (0, 0, 0, 0), count)
-    looped = not streamed and jax.default_backend() != "cpu"
+    judge = devices.mapped(_over_runs(functools.partial(_judge, options), (0, 0), count))
+    looped = _looped(streamed)
 
-    def steps(state, total, *rest):
-        if not looped:
-            return step(state, total, *rest)
-        body = lambda _, carry: step(*carry, *rest)  # noqa: E731
-        return jax.lax.fori_loop(0, options.chunk, body, (state, total))
+    def many(steps, state, *rest):
+        return jax.lax.fori_loop(0, steps[0], lambda _, carry: step(carry, *rest), state)
 
-    steps, cost, judge = map(devices.mapped, (steps, cost, judge))
+    ahead, cost = devices.mapped(many if looped else step), devices.mapped(cost)
     positions = devices.mapped(lambda x: x)(devices.positions(options.batch))
-    nothing = devices.everywhere(np.zeros((count, len(problem.recorded)), np.float32))
     no_cost = devices.everywhere(np.zeros(count, np.float32))
 
-    def chunk(state, runs, batches, val, parts):
-        after, recorded = state, nothing
-        for data in itertools.islice(batches, 1 if looped else options.chunk):
-            before, (after, recorded) = recorded, steps(after, recorded, runs, data, positions)
+    def advance(state, runs, batches, steps):
+        if looped:
+            number = devices.split(np.full(devices.local, steps, np.int32))
+            return ahead(number, state, runs, next(batches), positions)
+        for data in itertools.islice(batches, steps):
+            before, state = state, ahead(state, runs, data, positions)
             if streamed:
-                jax.block_until_ready(before)  # lest batches pile up on the device
+                jax.block_until_ready(before.step)  # lest batches pile up on the device
+        return state
+
+    def judged(state, runs, val, parts):
         costs = no_cost
         for index, weight in parts:
-            costs = cost(costs, after.params, runs, val, index, weight)
-        return judge(state, after, recorded, costs)
+            costs = cost(costs, state.params, runs, val, index, weight)
+        return judge(state, costs)
 
-    return chunk
+    return _Program(advance, judged)
 
 
 def _over_runs(function: Callable, axes: tuple[int | None, ...], count: int) -> Callable:

@@ -12,14 +12,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from vcmjax.errors import UsageError
+from vcmjax.errors import UsageError, VcmError
 
 _AXIS = "batch"
 _agreements = itertools.count()
@@ -95,6 +95,24 @@ class Devices(NamedTuple):
     def broadcast(self, tree: Any) -> Any:
         """Process 0's arrays, in every process; shapes and types must be the same in all."""
         return multihost_utils.broadcast_one_to_all(tree) if self.processes > 1 else tree
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A `VcmError` of process 0 in the block ends all: the others would wait for it in vain.
+
+        Raises:
+          UsageError: In the others.
+        """
+        failure = None
+        try:
+            yield
+        except VcmError as error:
+            failure = error
+        failed = bool(self.broadcast(np.asarray(failure is not None, np.int32)))
+        if failure:
+            raise failure
+        if failed:
+            raise UsageError("process 0 could not begin; see what it says")
 
 
 def devices() -> Devices:
