@@ -21,17 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.markdown
 
-from experiments import grouping, harness, joint, plateau, scored
+from experiments import grouping, harness, joint, plateau, scored, shown
 from experiments.comparison import RESAMPLES
 from experiments.grouping import Partition
 from experiments.joint import Model
+from experiments.shown import View
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import metrics, plots, tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.plateau import Plateau
 from vcmjax.evaluate.tables import title
 
@@ -58,6 +57,9 @@ PARTITIONS: tuple[tuple[str, Partition], ...] = (
 )
 
 
+NAME = "aggregation"
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(joint.Config):
     """What decides the numbers, besides what all have.
@@ -81,12 +83,16 @@ QUICK = joint.QUICK | {
 
 def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     """Train and measure every group once; returns what ``results.json`` holds."""
+    with harness.claimed(out, config):
+        return _run(config, out, at_once)
+
+
+def _run(config: Config, out: Path, at_once: bool) -> dict[str, Any]:
     names = list(dict.fromkeys(n for _, groups in config.partitions for g in groups for n in g))
     for name, partition in config.partitions:
         if sorted(task for group in partition for task in group) != sorted(names):
             raise UsageError(f"--partition {name}: expected each of {', '.join(names)} once.")
-    reader, at = joint.opened(config, names)
-    harness.claim(out, config)
+    reader, at = joint.opened(config, names, f"{NAME} into {out}")
     models: dict[tuple[str, ...], dict[int, Model]] = {}
     found: dict[tuple[str, ...], dict[int, Plateau]] = {}
 
@@ -111,13 +117,10 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
                 partitions[f"Found {place}"] = each
                 train(each)
         searched = {"search": grouping.described(partitions, bits, saved)}
-    for group in models:
-        seed = config.seeds[0]
-        codec = joint.deployed(models[group][seed], found[group][seed].level)
-        codec.save(out / "codecs" / "+".join(group))
     joint.read_test(reader, at)
     originals = scored.originals(at, "test")
     results = harness.results(
+        NAME,
         config,
         config.seeds,
         tasks=scored.described(at),
@@ -129,6 +132,10 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
         **searched,
     )
     harness.write_json(out / "results.json", results)
+    for group in models:
+        seed = config.seeds[0]
+        codec = joint.deployed(models[group][seed], found[group][seed].level)
+        codec.save(out / "codecs" / "+".join(group))
     return results
 
 
@@ -328,6 +335,14 @@ def _partition(text: str) -> tuple[str, Partition]:
     return name, tuple(tuple(group.split("+")) for group in groups.split(","))
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """The table, the radar, and what a search for groups went by."""
+    found = [shown.printed(table, results), shown.drawn(draw, results, out / "aggregation.png")]
+    if "search" in results:
+        found.append(shown.drawn(grouping.draw, results, out / "grouping.png"))
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     parser = joint.parser(__doc__, "aggregation")
@@ -344,6 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--refine", type=int, default=0, help="rounds of encoder-side refinement")
     given = parser.parse_args(arguments)
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
     plateau.check_refine(given.refine)
     if given.search < 0:
         raise UsageError(f"--search {given.search}: expected 0 or more.")
@@ -353,11 +371,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         partitions=tuple(given.partition),
         search=given.search,
     )
-    results = run(config, given.out, given.parallel)
-    draw(results, given.out / "aggregation.png")
-    if config.search:
-        grouping.draw(results, given.out / "grouping.png")
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+    run(config, given.out, given.parallel)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

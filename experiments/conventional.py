@@ -17,6 +17,7 @@ from experiments.method import Method
 from experiments.task_data import TaskData
 from vcmjax.codecs.idfc import Idfc, Packing
 from vcmjax.codecs.image import FORMATS, ImageCodec
+from vcmjax.errors import UsageError
 from vcmjax.evaluate import measure
 from vcmjax.evaluate.measure import Measurement
 
@@ -37,12 +38,53 @@ SLOW = ("idfc_vvc",)
 """Of `METHODS`, those that are run only if named."""
 
 
+def check(names: Sequence[str], feature: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Codes something by those of `names` that are conventional, at the ends of their curves.
+
+    Args:
+      names: Methods.
+      feature: Shape of the features, (h, w, C).
+      size: (height, width) of the images.
+
+    Raises:
+      UsageError: One does not run here, whose package is missing or does not work.
+    """
+    for name in names:
+        if name in PACKINGS:
+            by = _idfc(name, feature)
+            probe(f"--methods {name}", by, np.zeros((1, *feature), np.float32), QPS[by.codec])
+        elif name in IMAGES:
+            image_codec = ImageCodec(IMAGES[name], size)
+            blank = np.zeros((1, *size, 3), np.uint8)
+            probe(f"--methods {name}", image_codec, blank, image_codec.format.levels)
+
+
+def probe(
+    about: str, codec: Idfc | ImageCodec, items: np.ndarray, qualities: Sequence[int]
+) -> None:
+    """Codes `items` at the least and the greatest of `qualities`.
+
+    Raises:
+      UsageError: It fails, with a reason behind `about`.
+    """
+    for quality in (qualities[0], qualities[-1]):
+        try:
+            found = codec.decode(codec.encode(items, quality)).shape
+        except Exception as error:  # each library has errors of its own
+            raise UsageError(f"{about}: {error}") from error
+        if found != items.shape:
+            raise UsageError(f"{about}: the codec made {found} of {items.shape}; expected as much.")
+
+
+def _idfc(name: str, shape: tuple[int, ...]) -> Idfc:
+    by: Literal["hevc", "vvc"] = "vvc" if name == "idfc_vvc" else "hevc"
+    inter = PACKINGS[name] != "tiling"
+    return Idfc(shape, PACKINGS[name], inter=inter, codec=by)  # type: ignore[arg-type]
+
+
 def idfc(name: str, at: TaskData, seed: int, folder: Path) -> Method:
     """The feature of `at` through HEVC or VVC; channels as frames are predicted, as in VCM 2020."""
-    inter = PACKINGS[name] != "tiling"
-    by: Literal["hevc", "vvc"] = "vvc" if name == "idfc_vvc" else "hevc"
-    shape = tuple(at.splits["val"].feature.shape[1:])
-    codec = Idfc(shape, PACKINGS[name], inter=inter, codec=by)
+    codec = _idfc(name, tuple(at.splits["val"].feature.shape[1:]))
 
     def measured(split: str, quality: int) -> Measurement:
         data = at.splits[split]
@@ -50,8 +92,8 @@ def idfc(name: str, at: TaskData, seed: int, folder: Path) -> Method:
             codec, data.feature, quality, at.task, at.head, data.label, shared=True
         )
 
-    recipe = f"{codec.bits} bits, {codec.scale}, {'inter' if inter else 'intra'}"
-    return _method(name, recipe, QPS[by], measured, seed, folder)
+    recipe = f"{codec.bits} bits, {codec.scale}, {'inter' if codec.inter else 'intra'}"
+    return _method(name, recipe, QPS[codec.codec], measured, seed, folder)
 
 
 def image(

@@ -6,20 +6,21 @@ Cost:   as experiments.plateau --methods all: with one seed about 15 minutes on 
 Expect: OUT/results.json, Table 2 on the screen, OUT/radar.png
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.markdown
 
-from experiments import harness, plateau
-from vcmjax.errors import DataError
+from experiments import harness, plateau, shown
+from experiments.shown import View
+from vcmjax.errors import DataError, UsageError
 from vcmjax.evaluate import tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.plots import COLOURS, ring
 from vcmjax.evaluate.tables import METHODS, Results
+from vcmjax.tasks import Task
 
 MEASURES = {
     "cross_entropy": ("CE ↓", 1, 3),
@@ -125,15 +126,24 @@ def _number(value: float | None, factor: float, digits: int) -> str:
     return "–" if value is None else f"{factor * value:.{digits}f}"
 
 
-def draw(results: Results, out: Path) -> None:
-    """Print the table, and draw the radar into the folder `out`."""
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
-    radar(results, out / "radar.png")
+def views(results: Results, out: Path) -> list[View]:
+    """The table and the radar."""
+    return [shown.printed(table, results), shown.drawn(radar, results, out / "radar.png")]
+
+
+def needs(config: plateau.Config, tasks: Sequence[Task]) -> None:
+    """Raise UsageError where `views` would have nothing to show."""
+    if not any(task.kind == "segment" for task in tasks):
+        raise UsageError(
+            f"--task {' '.join(task.name for task in tasks)}: expected a segmentation among them."
+        )
+    plateau.needs_ours(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
-    plateau.sibling(("--methods", "all"), draw, arguments)
+    given = ["--methods", "all", *(sys.argv[1:] if arguments is None else arguments)]
+    plateau.completed(given, "efficacy", views, needs)
 
 
 if __name__ == "__main__":

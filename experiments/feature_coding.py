@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import rich.console
-import rich.markdown
+import numpy as np
 
-from experiments import harness, layers
+from experiments import conventional, harness, layers, shown
 from experiments.layers import Case, Coder
+from experiments.shown import View
 from vcmjax.codecs.idfc import Idfc, Packing
 from vcmjax.evaluate import plots, tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.tables import title
 from vcmjax.nets.split import Layer
 
@@ -29,6 +29,9 @@ LABELS: dict[Packing, str] = {
     "descending": "nearest first",
     "tiling": "tiled",
 }
+
+
+NAME = "feature_coding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +52,18 @@ QUICK = {"layers": ("encoder/Conv_2", "head/Conv_0"), "qps": (22, 42), "images":
 
 def run(config: Config, out: Path) -> dict[str, Any]:
     """Measure every point, those in `out` excepted; returns what ``results.json`` holds."""
+    with harness.claimed(out, config):
+        return _run(config, out)
+
+
+def _run(config: Config, out: Path) -> dict[str, Any]:
     rows = []
-    for case in layers.cases(config):
-        harness.claim(out, config)
+    cases = layers.cases(config, f"{NAME} into {out}")
+    for layer in (layer for case in cases for layer in case.layers):
+        for packing in config.packings:
+            blank = np.zeros((1, *layer.shape), np.float32)
+            conventional.probe(layer.name, _codec(layer, packing), blank, config.qps)
+    for case in cases:
         count = len(case.layers) * len(config.packings) * len(config.qps)
         done = 0
         with harness.steps(case.task.name, count) as progress:
@@ -59,16 +71,20 @@ def run(config: Config, out: Path) -> dict[str, Any]:
                 for row in _of_layer(case, layer, config, out / "points"):
                     rows.append(row)
                     progress(done := done + 1)
-    results = harness.results(config, (0,), rows=rows)
+    results = harness.results(NAME, config, (0,), rows=rows)
     harness.write_json(out / "results.json", results)
     return results
+
+
+def _codec(layer: Layer, packing: Packing) -> Idfc:
+    return Idfc(layer.shape, packing, inter=packing != "tiling")  # type: ignore[arg-type]
 
 
 def _of_layer(case: Case, layer: Layer, config: Config, points: Path) -> Iterator[dict[str, Any]]:
     feature, finish = layers.batched(layer.front)(case.image), layers.batched(layer.back)
     raw = 4 * feature[0].size
     for packing in config.packings:
-        codec = Idfc(layer.shape, packing, inter=packing != "tiling")  # type: ignore[arg-type]
+        codec = _codec(layer, packing)
         for qp in config.qps:
             place = f"{case.task.name}-{layer.name.replace('/', '-')}-{packing}-{qp}.json"
             coder = Coder(functools.partial(codec.encode, qp=qp), codec.decode, codec.stream_bytes)
@@ -151,14 +167,23 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """Both tables and the figure."""
+    return [
+        shown.printed(table_1, results),
+        shown.printed(table_2, results),
+        shown.drawn(draw, results, out / "feature_coding.png"),
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
-    config, out = layers.parse(__doc__, Config, arguments)
-    results = run(config, out)
-    draw(results, out / "feature_coding.png")
-    console = rich.console.Console()
-    console.print(rich.markdown.Markdown(table_1(results)))
-    console.print(rich.markdown.Markdown(table_2(results)))
+    config, given = layers.parse(__doc__, Config, arguments)
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
+    run(config, given.out)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from experiments import harness, joint, scored
 from experiments.joint import Model
 from experiments.task_data import TaskData
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.plateau import Plateau
 from vcmjax.evaluate.tables import title
 

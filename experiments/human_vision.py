@@ -15,25 +15,27 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import rich.console
-import rich.markdown
 
-from experiments import aggregation, harness, joint, scored
+from experiments import aggregation, harness, joint, scored, shown
 from experiments.joint import Model
 from experiments.kept import kept
+from experiments.shown import View
 from experiments.task_data import Reader, TaskData
 from vcmjax.codecs import hevc
 from vcmjax.codecs.image import ImageCodec
 from vcmjax.data.loader import Source
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import image_quality, measure, tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.tables import title
 from vcmjax.nets import pixels
 
 PIXELS = pixels.TASK.name
 QUALITIES = {"psnr": image_quality.psnr, "ms_ssim": image_quality.ms_ssim}
+
+
+NAME = "human_vision"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +73,13 @@ class WithPixels:
 
 def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     """Train every group without and with pixels; returns what ``results.json`` holds."""
+    with harness.claimed(out, config):
+        return _run(config, out, at_once)
+
+
+def _run(config: Config, out: Path, at_once: bool) -> dict[str, Any]:
     names = list(dict.fromkeys(name for group in config.groups for name in group))
-    reader, at = _opened(config, names)
-    harness.claim(out, config)
+    reader, at = _opened(config, names, f"{NAME} into {out}")
     models: dict[tuple[tuple[str, ...], bool], dict[int, Model]] = {}
     for group in config.groups:
         for plus in (False, True):
@@ -110,6 +116,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
             name = f"image: HEVC, QP {qp}"
             columns.append({"tasks": list(group), "name": name, **_means([one], tasks, originals)})
     results = harness.results(
+        NAME,
         config,
         config.seeds,
         tasks=scored.described({name: at[name] for name in names}),
@@ -120,9 +127,9 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     return results
 
 
-def _opened(config: Config, names: Sequence[str]) -> tuple[Reader, dict[str, TaskData]]:
+def _opened(config: Config, names: Sequence[str], about: str) -> tuple[Reader, dict[str, TaskData]]:
     """As `joint.opened`, with the pixels as a task whose feature has as many positions."""
-    reader, at = joint.opened(config, names)
+    reader, at = joint.opened(config, names, about, "image_hevc")
     data, first = reader.data, at[names[0]]
 
     def opened(split: str, only: str | None = None) -> Source:
@@ -130,6 +137,7 @@ def _opened(config: Config, names: Sequence[str]) -> tuple[Reader, dict[str, Tas
 
     reader.data = data._replace(tasks=data.tasks | {PIXELS: pixels.TASK}, open=opened)
     network = pixels.network(first.network.network.stride)
+    reader.prepare(pixels.TASK, network)
     return reader, at | {PIXELS: reader.open(pixels.TASK, network, joint.TARGET)}
 
 
@@ -259,6 +267,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """The table and the figure."""
+    return [shown.printed(table, results), shown.drawn(draw, results, out / "human_vision.png")]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     parser = joint.parser(__doc__, "human_vision")
@@ -266,6 +279,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--group", nargs="+", default=both, help="tasks: A+B+C")
     parser.add_argument("--qp", nargs="+", type=int, default=Config.qps, help="of the image")
     given = parser.parse_args(arguments)
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
     if bad := [qp for qp in given.qp if qp not in hevc.QPS]:
         raise UsageError(f"--qp {bad[0]}: expected 0 to 51.")
     config = Config(
@@ -273,9 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         groups=tuple(dict.fromkeys(tuple(group.split("+")) for group in given.group)),
         qps=tuple(dict.fromkeys(given.qp)),
     )
-    results = run(config, given.out, given.parallel)
-    draw(results, given.out / "human_vision.png")
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+    run(config, given.out, given.parallel)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.markdown
 from PIL import Image
 
-from experiments import harness, layers
+from experiments import conventional, harness, layers, shown
 from experiments.layers import Coder
+from experiments.shown import View
 from vcmjax.codecs import idfc
 from vcmjax.codecs.idfc import Idfc
 from vcmjax.codecs.image import ImageCodec
 from vcmjax.evaluate import plots, tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.plots import AXES
 from vcmjax.evaluate.tables import METRICS, SCALES, title
+
+NAME = "image_vs_feature"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +97,17 @@ def coder(name: str, shape: tuple[int, ...], quality: int, image: bool) -> Coder
 
 def run(config: Config, out: Path) -> dict[str, Any]:
     """Measure every point, those in `out` excepted; returns what ``results.json`` holds."""
+    with harness.claimed(out, config):
+        return _run(config, out)
+
+
+def _run(config: Config, out: Path) -> dict[str, Any]:
     rows, pristine = [], {}
-    for case in layers.cases(config):
-        harness.claim(out, config)
+    cases = layers.cases(config, f"{NAME} into {out}")
+    methods = ["idfc_tiling", *(f"image_{name}" for name, _ in config.qualities)]
+    for case in cases:
+        conventional.check(methods, (16, 16, 8), case.image.shape[1:3])
+    for case in cases:
         name = case.task.name
         pristine[name] = layers.pristine(case)
         splits = [("image", lambda images: images, case.whole)]
@@ -117,7 +126,7 @@ def run(config: Config, out: Path) -> dict[str, Any]:
                     about = {"task": name, "metric": case.task.metric, "split": place}
                     rows.append(about | {"codec": codec, "quality": quality, **row})
                     progress(at * len(points) + done)
-    results = harness.results(config, (0,), pristine=pristine, rows=rows)
+    results = harness.results(NAME, config, (0,), pristine=pristine, rows=rows)
     harness.write_json(out / "results.json", results)
     return results
 
@@ -176,12 +185,19 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """The table and the figure."""
+    return [shown.printed(table, results), shown.drawn(draw, results, out / "image_vs_feature.png")]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
-    config, out = layers.parse(__doc__, Config, arguments)
-    results = run(config, out)
-    draw(results, out / "image_vs_feature.png")
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+    config, given = layers.parse(__doc__, Config, arguments)
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
+    run(config, given.out)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

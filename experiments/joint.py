@@ -10,18 +10,19 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from experiments import harness, plateau, scored, task_data
+from experiments import conventional, harness, plateau, ready, scored, shown, task_data
 from experiments.kept import kept
 from experiments.task_data import Reader, TaskData
 from experiments.trained import CODED, PRIORS, loop_options, refinement
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.codecs.frozen import FrozenCodec
+from vcmjax.coding import range_coder
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import measure, metrics
 from vcmjax.evaluate import plateau as plateau_search
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.train import codec as codec_training
-from vcmjax.train import loop
+from vcmjax.train import loop, parallel
 from vcmjax.train.codec import Features, Goal, on_common_scale
 from vcmjax.train.losses import Target
 
@@ -269,11 +270,22 @@ def _label(sent: dict[str, TaskData], at: dict[str, TaskData]) -> str:
     return "+".join(sent) + (f" to {'+'.join(at)}" if at.keys() != sent.keys() else "")
 
 
-def opened(config: Config, names: Sequence[str]) -> tuple[Reader, dict[str, TaskData]]:
+def opened(
+    config: Config, names: Sequence[str], about: str = "tasks", image: str = ""
+) -> tuple[Reader, dict[str, TaskData]]:
     """The tasks of the data set that `config` names, each with its network and features.
 
+    All that can be known to fail is refused here, before anything is trained.
+
+    Args:
+      config: Data, networks and method.
+      names: Of the tasks.
+      about: What will be run, in words.
+      image: A method of `conventional` that will code something besides, if any.
+
     Raises:
-      UsageError: An unknown task; a λ ≤ 0.
+      UsageError: An unknown task; a λ ≤ 0; tasks whose images or features do not go together; a
+        package that is missing.
       DataError: Data or networks that are missing or damaged.
     """
     study = plateau.Config(
@@ -285,11 +297,35 @@ def opened(config: Config, names: Sequence[str]) -> tuple[Reader, dict[str, Task
         lams=config.lams,
     )
     data = plateau.open_data(study)
+    parallel.devices().check(config.batch)
+    plateau.check_coder(range_coder)
     reader = Reader(data, harness.cache_directory(), views=0)
     tasks = [data.tasks[name] for name in names]
-    return reader, {
-        task.name: reader.open(task, plateau.network(study, data, task), TARGET) for task in tasks
-    }
+    about = f"{about}: {config.steps} steps of each codec"
+    found = ready.check(about, reader, tasks, functools.partial(plateau.origin, study, data))
+    _check_together(found, config)
+    conventional.check([image] if image else [], found[0].feature, found[0].size)
+    networks = {task.name: plateau.network(study, data, task) for task in tasks}
+    for task in tasks:
+        reader.prepare(task, networks[task.name])
+    return reader, {task.name: reader.open(task, networks[task.name], TARGET) for task in tasks}
+
+
+def _check_together(found: Sequence[ready.Ready], config: Config) -> None:
+    """Refuses tasks that one codec cannot serve; trains nothing."""
+    for what in ("counts", "size"):
+        each = {one.task.name: getattr(one, what) for one in found}
+        if len(set(each.values())) > 1:
+            raise UsageError(f"{what} of images by task: {each}; expected the same ones for all.")
+    shapes = {one.task.name: one.feature for one in found}
+    for method in {config.method, *getattr(config, "methods", ())}:
+        FeatureCodec(
+            shapes,
+            lams=(min(config.lams), max(config.lams)),
+            latent_channels=config.channels * len(shapes),
+            stride=config.stride,
+            **PRIORS[method],
+        )
 
 
 def read_test(reader: Reader, at: dict[str, TaskData]) -> None:
@@ -369,6 +405,7 @@ def at_plateau(
 def parser(doc: str, name: str) -> argparse.ArgumentParser:
     """Options that all have; ``--out`` defaults to ``runs/NAME``."""
     made = argparse.ArgumentParser(description=doc.split("\n")[0])
+    shown.option(made)
     made.add_argument("--data", default="rooms", help="'rooms' (default) or a Taskonomy copy")
     made.add_argument("--networks", default="", help="folder that vcmjax convert wrote")
     made.add_argument("--method", choices=CODED, default=Config.method)

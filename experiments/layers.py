@@ -6,7 +6,9 @@ back, and the rest of the network run on what was received.
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +16,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import harness, plateau
-from experiments.task_data import stacked
+from experiments import harness, plateau, ready, shown
+from experiments.task_data import Reader, stacked
 from experiments.torchvision_network import Classifier
 from vcmjax.data import loader
 from vcmjax.errors import UsageError
-from vcmjax.evaluate import metrics
+from vcmjax.evaluate import drawing, metrics
+from vcmjax.io import atomic
 from vcmjax.nets import split
 from vcmjax.nets.split import Layer
 from vcmjax.tasks import Task
 from vcmjax.train import losses
 
+log = logging.getLogger("vcmjax")
 _BATCH = 32
 
 
@@ -89,8 +93,12 @@ class Case(NamedTuple):
     layers: list[Layer]
 
 
-def cases(config: Config) -> Iterator[Case]:
+def cases(config: Config, about: str = "layers") -> list[Case]:
     """A case per task.
+
+    Args:
+      config: What is to be measured.
+      about: The same in words.
 
     Raises:
       UsageError: An unknown task or layer, a task of values instead of classes, or torchvision
@@ -107,17 +115,22 @@ def cases(config: Config) -> Iterator[Case]:
         if data.tasks[name].kind == "dense":
             raise UsageError(f"--task {name}: expected a task of a class per image or pixel.")
     if config.torchvision:
-        yield _torchvision(config, data.open("val", next(iter(data.tasks))))
-        return
+        log.info("%s: %s, of images of %s", about, config.torchvision, data.name)
+        return [_torchvision(config, data.open("val", next(iter(data.tasks))))]
+    reader = Reader(data, harness.cache_directory(), views=0)
+    tasks = [data.tasks[name] for name in names]
+    ready.check(about, reader, tasks, functools.partial(plateau.origin, study, data))
+    found = []
     for name in names:
-        found = plateau.network(study, data, data.tasks[name])
+        given = plateau.network(study, data, data.tasks[name])
         image, label = stacked(data.open("val", name), ("image", name), config.images)
-        network, params = found.network, found.params
+        network, params = given.network, given.params
         forward = jax.jit(lambda x, n=network, p=params: n.decode(p, n.encode(p, x)))
         whole = batched(forward)
         every = split.layers(network, params, image.shape[1:3])[:-1]
         wanted = [layer for layer in _chosen(every, config.layers) if len(layer.shape) == 3]
-        yield Case(found.task, image, label, whole, whole(image), wanted)
+        found.append(Case(given.task, image, label, whole, whole(image), wanted))
+    return found
 
 
 def _torchvision(config: Config, source: loader.Source) -> Case:
@@ -192,7 +205,8 @@ def _statistics(case: Case, output: np.ndarray) -> metrics.Statistics:
 def kept(path: Path, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The point in `path`, or the one computed now and left there."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic.naming(path, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
         harness.write_json(path, compute())
     return harness.read_json(path)
 
@@ -204,13 +218,13 @@ def tasks(results: dict[str, Any]) -> list[str]:
 
 def colour(place: int, count: int) -> Any:
     """Of a line for layer `place` of `count`, dark to light from the image on."""
-    import matplotlib
-
-    return matplotlib.colormaps["viridis"](0.92 * place / max(1, count - 1))
+    return drawing.matplotlib().colormaps["viridis"](0.92 * place / max(1, count - 1))
 
 
-def parse(doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None) -> tuple[Any, Path]:
-    """The command line of either experiment: its config, of class `kind`, and its folder."""
+def parse(
+    doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None
+) -> tuple[Any, argparse.Namespace]:
+    """The command line of either experiment: its config, of class `kind`, and its options."""
     defaults = kind()
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     parser.add_argument("--data", default="rooms", help="'rooms' (default) or a folder")
@@ -223,6 +237,7 @@ def parse(doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None) -
     parser.add_argument("--size", type=int, help="image side in pixels (default 128)")
     name = kind.__module__.rpartition(".")[2]
     parser.add_argument("--out", type=Path, default=Path("runs", name))
+    shown.option(parser)
     given = parser.parse_args(arguments)
     if given.images < 1:
         raise UsageError(f"--images {given.images}: expected 1 or more.")
@@ -242,7 +257,7 @@ def parse(doc: str, kind: Callable[..., Any], arguments: Sequence[str] | None) -
         images=given.images,
         size=size,
     )
-    return config, given.out
+    return config, given
 
 
 def _chosen(layers: Sequence[Layer], names: Sequence[str]) -> list[Layer]:

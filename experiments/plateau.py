@@ -8,17 +8,21 @@ Expect: OUT/results.json, its table on the screen, its figures beside it
 
 import argparse
 import dataclasses
+import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import jax.numpy as jnp
-import rich.console
+import numpy as np
 
-from experiments import conventional, harness, task_data, task_networks
+from experiments import conventional, harness, ready, shown, task_data, task_networks
+from experiments.shown import View, Views
 from experiments.study import METHODS, Study
 from vcmjax.coding import range_coder, tfc
+from vcmjax.coding.tables import CdfTables
 from vcmjax.data import dataset
 from vcmjax.data.taskonomy import PAPER_COUNTS
 from vcmjax.data.taskonomy_lists import SUBSETS
@@ -28,6 +32,11 @@ from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import TABLE_3, Task
 from vcmjax.train import parallel
 from vcmjax.train.losses import Target
+
+log = logging.getLogger("vcmjax")
+NAME = "plateau"
+Needs = Callable[["Config", Sequence[Task]], None]
+"""Raises UsageError where what is to be shown needs another configuration, or other tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +137,7 @@ def run(
     at_once: bool = False,
     skip_bad: bool = False,
     coder: ModuleType = range_coder,
+    needs: Needs = lambda config, tasks: None,
 ) -> dict:
     """Train, measure, and find each method's plateau; returns what `results.json` holds.
 
@@ -137,26 +147,35 @@ def run(
       at_once: Train seeds, and separate λ, at once; for accelerators.
       skip_bad: Leave out examples that cannot be read, with a count, instead of stopping.
       coder: What writes and reads the bytes: `coding.range_coder` or `coding.tfc`.
+      needs: See `Needs`.
 
     Raises:
-      UsageError: `out` holds another configuration; an unknown task; a λ ≤ 0.
+      UsageError: `out` holds another configuration, or another run is at work in it; an unknown
+        task; a λ ≤ 0; a network or a latent that does not fit; a package that is missing.
       DataError: Data that are missing, damaged or empty.
     """
+    with harness.claimed(out, config):
+        return _run(config, out, at_once, skip_bad, coder, needs)
+
+
+def _run(config, out, at_once, skip_bad, coder, needs) -> dict:
     started = time.monotonic()
     data = open_data(config)
-    leads = parallel.devices().process == 0  # the other processes extract and train with it
-    if leads:
-        harness.claim(out, config)
+    tasks = [data.tasks[name] for name in chosen_tasks(config, data)]
+    needs(config, tasks)
+    check_coder(coder)
+    parallel.devices().check(config.batch)
     dtype = jnp.bfloat16 if config.bfloat16 else None
+    reader = task_data.Reader(
+        data,
+        harness.cache_directory(),
+        config.views,
+        skip_bad,
+        dtype,
+        "Or leave such examples out with --skip-bad.",
+    )
     study = Study(
-        task_data.Reader(
-            data,
-            harness.cache_directory(),
-            config.views,
-            skip_bad,
-            dtype,
-            "Or leave such examples out with --skip-bad.",
-        ),
+        reader,
         out,
         methods=config.methods,
         seeds=config.seeds,
@@ -170,25 +189,25 @@ def run(
         at_once=at_once,
         coder=coder,
     )
-    try:
-        for name in chosen_tasks(config, data):
-            task = data.tasks[name]
-            lams = config.lams or LAMS[task.kind]
-            study.run(
-                task, network(config, data, task), lams, *(config.latent or LATENT[task.kind])
-            )
-    except VcmError:
-        # Bad data, found before any training: leave no trace.
-        if leads and not (out / "models").exists():
-            (out / "config.json").unlink()
-            if not any(out.iterdir()):
-                out.rmdir()
-        raise
+    about = f"{', '.join(config.methods)}, {config.steps} steps each, into {out}"
+    for each in ready.check(about, reader, tasks, functools.partial(origin, config, data)):
+        study.check(each, *_grid(config, each.task))
+    networks = {task.name: network(config, data, task) for task in tasks}
+    for task in tasks:
+        reader.prepare(task, networks[task.name])
+    for task in tasks:
+        study.run(task, networks[task.name], *_grid(config, task))
     seconds = round(time.monotonic() - started, 1)
-    results = harness.results(config, config.seeds, seconds=seconds, **study.results())
-    if leads:
+    results = harness.results(NAME, config, config.seeds, seconds=seconds, **study.results())
+    if not parallel.devices().process:  # the others extract and train with it
         harness.write_json(out / "results.json", results)
+        study.save()
     return results
+
+
+def _grid(config: Config, task: Task) -> tuple[tuple[float, ...], int, int]:
+    """λ grid, and stride and channels of the latent, of a task."""
+    return (config.lams or LAMS[task.kind], *(config.latent or LATENT[task.kind]))
 
 
 def open_data(config: Config) -> dataset.Dataset:
@@ -196,7 +215,7 @@ def open_data(config: Config) -> dataset.Dataset:
     for lam in config.lams:
         if not (0 < lam < float("inf")):
             raise UsageError(f"--lams {lam:g}: expected every λ finite and above 0.")
-    if config.data == "rooms":
+    if harness.procedural(config.data):
         data = dataset.rooms(config.counts or ROOMS, config.size)
     else:
         data = dataset.directory(
@@ -211,12 +230,23 @@ def open_data(config: Config) -> dataset.Dataset:
     return data
 
 
+def origin(config: Config, data: dataset.Dataset, task: Task) -> task_networks.Origin:
+    """Where the task network that `config` names comes from."""
+    if config.networks:
+        given = task_networks.given(Path(config.networks), task)
+        return task_networks.Origin(f"of {config.networks}", given)
+    return task_networks.origin(data, task, _own(config), harness.cache_directory())
+
+
 def network(config: Config, data: dataset.Dataset, task: Task) -> TaskNetwork:
     """The task network that `config` names, trained now if need be."""
     if config.networks:
         return task_networks.given(Path(config.networks), task)
-    own = task_networks.Config(ROOMS, config.network_steps, size=config.size)
-    return task_networks.network_for(data, task, own, harness.cache_directory())
+    return task_networks.network_for(data, task, _own(config), harness.cache_directory())
+
+
+def _own(config: Config) -> task_networks.Config:
+    return task_networks.Config(ROOMS, config.network_steps, size=config.size)
 
 
 def chosen_tasks(config: Config, data: dataset.Dataset) -> tuple[str, ...]:
@@ -227,13 +257,55 @@ def chosen_tasks(config: Config, data: dataset.Dataset) -> tuple[str, ...]:
 
 def draw(out: Path) -> None:
     """Draw the figures of ``out/results.json``, from that file and the examples beside it."""
-    results = tables.read(out / "results.json")
-    plots.rate_performance(results, out / "rate_performance.png")
-    plots.plateau_bars(results, out / "plateau.png")
-    for task in results["tasks"]:
-        examples = out / f"examples_{task}.npz"
-        if examples.exists():  # they show Ours, which may have been left out
-            plots.examples(examples, results, examples.with_suffix(".png"))
+    for view in figures(tables.read(out / "results.json"), out):
+        view.make()
+
+
+def figures(results: dict, out: Path) -> list[View]:
+    """Those of Figure 7, the plateaus, and a page of examples where Ours was run."""
+    pages = [
+        shown.drawn(functools.partial(_examples, page), results, page.with_suffix(".png"))._replace(
+            beside=True
+        )
+        for page in sorted(out.glob("examples_*.npz"))
+    ]
+    return [
+        shown.drawn(plots.rate_performance, results, out / "rate_performance.png"),
+        shown.drawn(plots.plateau_bars, results, out / "plateau.png"),
+        *pages,
+    ]
+
+
+def _examples(page: Path, results: dict, path: Path) -> None:
+    plots.examples(page, results, path)
+
+
+def views(results: dict, out: Path) -> list[View]:
+    """The table and the figures."""
+    return [shown.printed(tables.table, results), *figures(results, out)]
+
+
+def check_coder(coder: ModuleType) -> None:
+    """Writes and reads a few symbols: the package behind a coder may be missing, or not work."""
+    symbols, indexes = np.array([0, 3, 1]), np.zeros(3, np.int32)
+    four = CdfTables.from_rows([[2, 0, 1, 2, 3, 4]])
+    try:
+        found = coder.decode(coder.encode(symbols, indexes, four), indexes, four)
+    except VcmError:
+        raise
+    except Exception as error:  # of a library that does not fit the system
+        raise UsageError(f"{coder.__name__} does not work here: {error}") from error
+    if not np.array_equal(found, symbols):
+        raise UsageError(f"{coder.__name__} does not work here: {found} was {symbols}.")
+
+
+def needs_ours(config: Config) -> None:
+    """Refuse methods of which none could be compared with Ours."""
+    others = set(config.methods) - {"ours", "control"}
+    if "ours" not in config.methods or not others:
+        raise UsageError(
+            f"--methods {' '.join(config.methods)}: expected ours, and one to compare it with."
+        )
 
 
 def check_steps(steps: int) -> None:
@@ -307,6 +379,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
         default="vcmjax",
         help="what writes the bytes; tfc is tensorflow-compression itself, from the extra [tfc]",
     )
+    shown.option(parser)
     options = parser.parse_args(arguments)
     preset = PRESETS[options.preset]
     chosen = {
@@ -359,45 +432,33 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, argparse.Namespace]:
     return config, options
 
 
-def completed(arguments: Sequence[str] | None) -> tuple[Path, dict] | None:
-    """Run a command line and draw its figures; `OUT` and its results, None but in process 0."""
-    config, options = parse(arguments)
-    devices = parallel.initialize(options.coordinator, options.processes, options.process_id)
-    coder = CODERS[options.coder]
-    results = run(config, options.out, options.parallel, options.skip_bad, coder)
-    if devices.process:
-        return None
-    draw(options.out)
-    return options.out, results
-
-
-def sibling(
-    defaults: Sequence[str], draw: Callable[[dict, Path], None], arguments: Sequence[str] | None
+def completed(
+    arguments: Sequence[str] | None, name: str, views: Views, needs: Needs = lambda *_: None
 ) -> None:
-    """The command line of an experiment that draws something else from a run of this one.
+    """The command line of this experiment, or of one that shows something else from its results.
 
     Args:
-      defaults: Options of this one, before those given.
-      draw: (results, folder) prints tables, and draws figures into the folder.
-      arguments: Options of this one; or ``--draw RESULTS.json``, to draw without a run.
+      arguments: Options; with ``--draw RESULTS.json`` nothing is run.
+      name: Of the experiment.
+      views: What it shows.
+      needs: See `Needs`.
     """
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--draw", type=Path)
-    given, others = parser.parse_known_args(arguments)
-    if given.draw:
-        draw(tables.read(given.draw), given.draw.parent)
-    elif finished := completed([*defaults, *others]):
-        draw(finished[1], finished[0])
+    config, options = parse(arguments)
+    if options.draw:
+        shown.redraw(name, views, options.draw, NAME)
+        return
+    devices = parallel.initialize(options.coordinator, options.processes, options.process_id)
+    coder = CODERS[options.coder]
+    results = run(config, options.out, options.parallel, options.skip_bad, coder, needs)
+    if not devices.process:
+        path = options.out / "results.json"
+        shown.show(name, views, path)
+        log.info("%s and its figures, after %.0f s", path, results["seconds"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
-    finished = completed(arguments)
-    if finished:
-        out, results = finished
-        console = rich.console.Console()
-        console.print(tables.table(results))
-        console.print(f"{out / 'results.json'} and its figures, after {results['seconds']:.0f} s")
+    completed(arguments, NAME, views)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ Expect: OUT/results.json, the deltas on the screen, OUT/rate_performance.png (Fi
         OUT/bubbles.png (Figure 8)
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import rich.console
-import rich.markdown
-
-from experiments import harness, plateau
+from experiments import harness, plateau, shown
+from experiments.shown import View
 from vcmjax.errors import DataError
 from vcmjax.evaluate import plots, tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.plots import COLOURS, MARKERS
 from vcmjax.evaluate.tables import METHODS, SCALES, Results, title
+from vcmjax.tasks import Task
 
 QUICK = ("--preset", "smoke")
 _AREA = 6.0
@@ -109,16 +109,26 @@ def bubbles(results: Results, path: Path, split: str = "test") -> None:
     figure.savefig(path)
 
 
-def draw(results: Results, out: Path) -> None:
-    """Print the deltas, and draw both figures into the folder `out`."""
-    rich.console.Console().print(rich.markdown.Markdown(deltas(results)))
-    plots.rate_performance(results, out / "rate_performance.png")
-    bubbles(results, out / "bubbles.png")
+def views(results: Results, out: Path) -> list[View]:
+    """The deltas and both figures."""
+    return [
+        shown.printed(deltas, results),
+        shown.drawn(plots.rate_performance, results, out / "rate_performance.png"),
+        shown.drawn(bubbles, results, out / "bubbles.png"),
+    ]
+
+
+def needs(config: plateau.Config, tasks: Sequence[Task]) -> None:
+    """Raise UsageError where `views` would have nothing to show."""
+    del tasks
+    plateau.needs_ours(config)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
-    plateau.sibling(("--task", "all", "--methods", "all"), draw, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    every = ["--task", "all", "--methods", "all", *given]
+    plateau.completed(every, "rate_performance", views, needs)
 
 
 if __name__ == "__main__":

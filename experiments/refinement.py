@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.markdown
 
-from experiments import harness, joint, scored, trained
+from experiments import harness, joint, scored, shown, trained
 from experiments.comparison import RESAMPLES
 from experiments.joint import Model
+from experiments.shown import View
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.tasks import TABLE_3
+
+NAME = "refinement"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +54,13 @@ QUICK = joint.QUICK | {
 
 def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     """Train and measure; returns what ``results.json`` holds."""
+    with harness.claimed(out, config):
+        return _run(config, out, at_once)
+
+
+def _run(config: Config, out: Path, at_once: bool) -> dict[str, Any]:
     names = list(dict.fromkeys(name for group in config.groups for name in group))
-    reader, at = joint.opened(config, names)
-    harness.claim(out, config)
+    reader, at = joint.opened(config, names, f"{NAME} into {out}")
     models = {}
     for method in config.methods:
         for group in config.groups:
@@ -77,7 +82,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
             entries.append({"method": method, "tasks": list(group), **entry})
             progress(done)
     results = harness.results(
-        config, config.seeds, tasks=scored.described(at), original=originals, entries=entries
+        NAME, config, config.seeds, tasks=scored.described(at), original=originals, entries=entries
     )
     harness.write_json(out / "results.json", results)
     return results
@@ -178,6 +183,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """The table and the figure."""
+    return [shown.printed(table, results), shown.drawn(draw, results, out / "refinement.png")]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     parser = joint.parser(__doc__, "refinement")
@@ -185,6 +195,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=trained.CODED, default=Config.methods)
     parser.add_argument("--images", type=int, default=Config.images, help="test images")
     given = parser.parse_args(arguments)
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
     if given.images < 1:
         raise UsageError(f"--images {given.images}: expected 1 or more.")
     config = Config(
@@ -193,9 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         methods=tuple(dict.fromkeys(given.methods)),
         images=given.images,
     )
-    results = run(config, given.out, given.parallel)
-    draw(results, given.out / "refinement.png")
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+    run(config, given.out, given.parallel)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

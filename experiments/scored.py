@@ -31,8 +31,13 @@ def originals(at: dict[str, TaskData], split: str) -> dict[str, float]:
 
 
 def share(higher_is_better: bool, score: Any, original: float) -> Any:
-    """A score as a share of the uncompressed network's: 1 is no loss, 0.98 a loss of 2 %."""
-    return score / original if higher_is_better else 2 - score / original
+    """A score as a share of the uncompressed network's: 1 is no loss, 0.98 a loss of 2 %.
+
+    NaN or infinite beside a network that scores nothing, or that has no error to lose from.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = score / np.float64(original)
+    return ratio if higher_is_better else 2 - ratio
 
 
 def bits(groups: Sequence[dict[str, Measurement]], weights: np.ndarray) -> np.ndarray:

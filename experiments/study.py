@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments import comparison, conventional, method, task_data, trained
+from experiments import comparison, conventional, method, shown, task_data, trained
+from experiments.ready import Ready
 from experiments.rows import Row
 from experiments.task_data import TaskData
 from experiments.trained import CODED, PRIORS, Recipe, Trained
+from vcmjax.codecs.frozen import FrozenCodec
 from vcmjax.coding import range_coder
+from vcmjax.errors import UsageError, VcmError
 from vcmjax.evaluate import measure, metrics
 from vcmjax.evaluate.measure import Measurement
+from vcmjax.io import atomic
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
 from vcmjax.train import parallel
@@ -51,6 +55,7 @@ class Study:
     _rows: list[dict] = dataclasses.field(default_factory=list)
     _plateaus: list[dict] = dataclasses.field(default_factory=list)
     _comparisons: list[dict] = dataclasses.field(default_factory=list)
+    _codecs: dict[str, FrozenCodec] = dataclasses.field(default_factory=dict)
 
     def results(self) -> dict[str, Any]:
         """``tasks``, ``rows``, ``plateau`` and ``comparisons`` of the tasks run so far."""
@@ -61,6 +66,30 @@ class Study:
             "comparisons": self._comparisons,
             "skipped": self.reader.skipped,
         }
+
+    def check(self, ready: Ready, lams: Sequence[float], stride: int, channels: int) -> None:
+        """Refuses methods that cannot code the features or images of a task; trains nothing.
+
+        Raises:
+          UsageError: The latent does not fit the feature; a codec does not run here.
+        """
+        longest = max(ready.feature[:2])
+        if stride > longest:
+            raise UsageError(
+                f"--latent {stride} {channels}: the features of {ready.task.name} have {longest} "
+                f"positions along a side; expected a stride of {longest} at most."
+            )
+        try:
+            for name in (name for name in self.methods if name in PRIORS):
+                trained.codecs(name, ready.feature, sorted(lams), self._recipe(stride, channels))
+        except VcmError as error:
+            raise UsageError(f"--latent {stride} {channels}: {error}") from error
+        conventional.check(self.methods, ready.feature, ready.size)
+
+    def save(self) -> None:
+        """Writes the codecs of the tasks run so far, each at the plateau of its first seed."""
+        for name, codec in self._codecs.items():
+            codec.save(self.out / "codecs" / name)
 
     def run(
         self,
@@ -73,8 +102,7 @@ class Study:
         """Compare the methods on `task`: validation decides, then the test split is read once."""
         at = self.reader.open(task, network, self.target)
         models = self._train(at, sorted(lams), stride, latent_channels)
-        if parallel.devices().process:  # process 0 has the results, and this one its share of this:
-            self.reader.extract(task, network, "test")
+        if parallel.devices().process:  # process 0 has the results
             return
         control = models.pop("control", None)
         folder = self.out / "models" / task.name
@@ -111,9 +139,10 @@ class Study:
             self._plateaus.append(method.plateau_entry(each, task, rows, found[each.name]))
         for name, model in models.items():
             level = found[name][self.seeds[0]].level
-            model.frozen(level).save(self.out / "codecs" / f"{task.name}-{name}")
+            self._codecs[f"{task.name}-{name}"] = model.frozen(level)
             if name == "ours":
-                self._write_examples(model, level)
+                with shown.warning(f"examples of {task.name}: not kept"):
+                    self._write_examples(model, level)
 
     # Steps
 
@@ -121,7 +150,19 @@ class Study:
         self, at: TaskData, lams: Sequence[float], stride: int, latent_channels: int
     ) -> dict[str, Trained]:
         """The methods that are trained, the Control Group first if it is among them."""
-        recipe = Recipe(
+        recipe = self._recipe(stride, latent_channels)
+        refined = trained.refinement(at.goal("network"), self.refine)
+        folder = self.out / "models" / at.task.name
+        models = {}
+        for name in sorted(self.methods, key=lambda name: name != "control"):
+            if name in PRIORS:
+                own = recipe if name in CODED else recipe._replace(separate=False)
+                grid = lams if name in CODED else [1.0]
+                models[name] = trained.train(name, at, grid, own, folder, refined)
+        return models
+
+    def _recipe(self, stride: int, latent_channels: int) -> Recipe:
+        return Recipe(
             self.seeds,
             self.steps,
             self.batch,
@@ -135,15 +176,6 @@ class Study:
             self.reader.dtype,
             self.coder,
         )
-        refined = trained.refinement(at.goal("network"), self.refine)
-        folder = self.out / "models" / at.task.name
-        models = {}
-        for name in sorted(self.methods, key=lambda name: name != "control"):
-            if name in PRIORS:
-                own = recipe if name in CODED else recipe._replace(separate=False)
-                grid = lams if name in CODED else [1.0]
-                models[name] = trained.train(name, at, grid, own, folder, refined)
-        return models
 
     def _wanted(self, at: TaskData, control: Trained | None) -> float:
         """The score to come up to: the Control Group's on validation images, or Original's."""
@@ -196,12 +228,14 @@ class Study:
             measure.prediction(at.task, at.head, feature, part.label)
             for feature in (part.feature, decoded)
         )
-        np.savez_compressed(
-            self.out / f"examples_{at.task.name}.npz",
-            image=np.stack([source[int(i)]["image"] for i in chosen]),
-            label=part.label,
-            original=original,
-            ours=received,
-            bytes=measured.bytes,
-            task=at.task.name,
-        )
+        images = np.stack([source[int(i)]["image"] for i in chosen])
+        with atomic.file(self.out / f"examples_{at.task.name}.npz") as file:
+            np.savez_compressed(
+                file,
+                image=images,
+                label=part.label,
+                original=original,
+                ours=received,
+                bytes=measured.bytes,
+                task=at.task.name,
+            )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import harness
-from vcmjax.data import dataset, features, loader, store
+from vcmjax.data import SPLITS, dataset, features, loader, store
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
 from vcmjax.train import losses, parallel
@@ -59,7 +59,7 @@ class Reader:
     Attributes:
       data: The data set.
       cache: Folder of extracted features.
-      views: Training views in all, at most, for a data set other than the rooms.
+      views: Training views in all, at most, for a data set other than the procedural rooms.
       skip_bad: Leave out examples that cannot be read.
       dtype: To extract in; None for float32.
       remedy: For examples that cannot be read, beside replacing them.
@@ -97,9 +97,8 @@ class Reader:
     def extract(self, task: Task, network: TaskNetwork, split: str) -> store.Store:
         """The features of a split, extracted now unless they are in the cache."""
         source, training = self.source(task, split), split == "train"
-        views = max(1, self.views // len(source)) if training and self.data.name != "rooms" else 1
-        if task.kind == "dense":
-            views = 1
+        viewed = training and task.kind != "dense" and not self.data.procedural
+        views = max(1, self.views // len(source)) if viewed else 1
         kind = jnp.dtype(self.dtype or jnp.float32).name
         name = f"{self.data.identity}-{task.name}-{network.fingerprint}-{kind}"
         name += f"-{split}-{len(source)}x{views}"
@@ -116,6 +115,11 @@ class Reader:
             wait=lambda: parallel.agree({"features": name}),
             progress=lambda shards: harness.tracked(about, len(list(shards)))(shards),
         )
+
+    def prepare(self, task: Task, network: TaskNetwork) -> None:
+        """Extracts every split, so that all that is wrong with an example is known beforehand."""
+        for split in SPLITS:
+            self.extract(task, network, split)
 
     def open(self, task: Task, network: TaskNetwork, target: Target) -> TaskData:
         """What it takes to train towards `target` and to validate; `splits` has ``val`` alone."""

@@ -6,11 +6,13 @@ Expect: one NAME.msgpack per task, its scores inside; those of the rooms ship wi
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +24,7 @@ from vcmjax.evaluate import measure, metrics
 from vcmjax.nets import pretrained
 from vcmjax.nets.small_hourglass import hourglass
 from vcmjax.tasks import ROOMS, Task
-from vcmjax.train import loop, losses, task_network
+from vcmjax.train import loop, losses, parallel, task_network
 
 log = logging.getLogger("vcmjax")
 _CHUNK = 100
@@ -55,18 +57,51 @@ class Config:
 QUICK = {"steps": 100, "batch": 2, "counts": (16, 8, 8)}
 
 
+class Origin(NamedTuple):
+    """Where a task's network comes from.
+
+    Attributes:
+      about: The same in words.
+      network: None where it has to be trained first.
+    """
+
+    about: str
+    network: pretrained.TaskNetwork | None
+
+
+def origin(data: dataset.Dataset, task: Task, config: Config, cache: Path) -> Origin:
+    """Of the network of `task`: shipped for the procedural rooms, in `cache`, or to be trained."""
+    if data.procedural:
+        return Origin("shipped with vcmjax", pretrained.shipped(ROOMS[task.name]))
+    path = _path(data, task, config, cache)
+    if path.exists():
+        return Origin("trained here before", pretrained.load(path, task))
+    return Origin(f"to be trained here first, {config.steps} steps", None)
+
+
 def network_for(
     data: dataset.Dataset, task: Task, config: Config, cache: Path
 ) -> pretrained.TaskNetwork:
-    """The network of `task`: shipped for the rooms, from `cache`, or trained there now."""
-    if data.name == "rooms":
+    """The network of `task`, trained now if `origin` has none.
+
+    Two runs that want the same one do not train it both: the second waits.
+    """
+    if data.procedural:
         return pretrained.shipped(ROOMS[task.name])
-    key = hashlib.sha256(f"{data.identity} {task} {config}".encode()).hexdigest()[:12]
-    path = cache / "task_networks" / f"{data.name}-{task.name}-{key}.msgpack"
-    if not path.exists():
-        log.info("training a task network on %s first, once; kept in %s", data.name, path.parent)
-        train(data, [task], config, path.parent / path.stem, lambda name: path)
+    path = _path(data, task, config, cache)
+    scratch = path.parent / path.stem
+    waits = not path.exists() and not parallel.devices().process
+    with harness.alone(scratch) if waits else contextlib.nullcontext():
+        parallel.agree({f"whether {path.name} is there": path.exists()})
+        if not path.exists():
+            log.info("training a task network on %s first; kept in %s", data.name, path.parent)
+            train(data, [task], config, scratch, lambda name: path)
     return pretrained.load(path, task)
+
+
+def _path(data: dataset.Dataset, task: Task, config: Config, cache: Path) -> Path:
+    key = hashlib.sha256(f"{data.identity} {task} {config}".encode()).hexdigest()[:12]
+    return cache / "task_networks" / f"{data.name}-{task.name}-{key}.msgpack"
 
 
 def given(folder: Path, task: Task) -> pretrained.TaskNetwork:
@@ -95,6 +130,9 @@ def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -
         log.info("nothing to train: every network exists already")
         return
     tasks.sort(key=lambda task: task.name != SEGMENT)
+    options = loop.Options(
+        config.steps, config.batch, config.learning_rate, config.weight_decay, _CHUNK
+    )
     examples = {split: data.open(split) for split in SPLITS}
     read = {
         split: task_network.read(
@@ -104,6 +142,9 @@ def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -
         )
         for split in ("train", "val")
     }
+    checking = harness.tracked("checking test", -(-len(examples["test"]) // 32))
+    for _ in checking(loader.batches(examples["test"], 32)):
+        pass  # else its first bad example would end the run after the training
     for task in tasks:
         network = hourglass(task)
         data_of = {
@@ -114,13 +155,10 @@ def train(data, tasks: Sequence[Task], config: Config, scratch: Path, path_of) -
         if task.kind == "segment":
             weights = losses.class_weights(task, np.asarray(data_of["train"].label))
         encoder = None
-        if task.kind == "class" and path_of(SEGMENT).exists():
+        if task.kind == "class" and SEGMENT in data.tasks and path_of(SEGMENT).exists():
             # A class label alone teaches an encoder little: scene accuracy on validation rooms was
             # 26 % from scratch in 3000 steps, 38 % from the segmentation's encoder in 1200.
             encoder = pretrained.load(path_of(SEGMENT), data.tasks[SEGMENT]).params["encoder"]
-        options = loop.Options(
-            config.steps, config.batch, config.learning_rate, config.weight_decay, _CHUNK
-        )
         runs = loop.Runs(np.array([config.seed]), np.ones((1, 2), np.float32))
         with harness.steps(f"training {task.name}", config.steps) as progress:
             (result,) = loop.fit(
@@ -149,9 +187,17 @@ def _scores(task, network, params, source) -> dict[str, float]:
     return metrics.scores(task, metrics.concatenate(parts))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Job(Config):
+    """What the networks of one folder have in common: the training, and its data."""
+
+    data: str = "rooms"
+    void: int | None = None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
-    defaults = Config()
+    defaults = _Job()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", default="rooms", help="'rooms' or a folder")
     parser.add_argument("--task", nargs="+", default=["all"], help="task names, or all")
@@ -160,16 +206,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--void", type=int, help="class index that is not scored, besides 255")
     options = parser.parse_args(arguments)
-    config = dataclasses.replace(defaults, steps=options.steps, seed=options.seed)
-    data = (
-        dataset.rooms(config.counts, config.size)
-        if options.data == "rooms"
-        else dataset.directory(Path(options.data), config.size, void=options.void)
-    )
-    names = list(data.tasks) if options.task == ["all"] else options.task
-    dataset.check_tasks(names, data.tasks, data.name)
-    tasks = [data.tasks[name] for name in names]
-    train(data, tasks, config, options.out / "checkpoints", lambda n: options.out / f"{n}.msgpack")
+    config = _Job(steps=options.steps, seed=options.seed, data=options.data, void=options.void)
+    with harness.claimed(options.out, config):
+        data = (
+            dataset.rooms(config.counts, config.size)
+            if harness.procedural(config.data)
+            else dataset.directory(Path(config.data), config.size, void=config.void)
+        )
+        names = list(data.tasks) if options.task == ["all"] else options.task
+        dataset.check_tasks(names, data.tasks, data.name)
+        tasks = [data.tasks[name] for name in names]
+        scratch = options.out / "checkpoints"
+        train(data, tasks, config, scratch, lambda name: options.out / f"{name}.msgpack")
 
 
 if __name__ == "__main__":

@@ -146,6 +146,33 @@ class Trained(NamedTuple):
         return FrozenCodec(model.codec, model.result.params, model.frozen, lam, self.at.network)
 
 
+def codecs(
+    name: str, shape: tuple[int, ...], lams: Sequence[float], recipe: Recipe
+) -> list[FeatureCodec]:
+    """The untrained codecs of a method: one for the whole grid, or one per λ.
+
+    Args:
+      name: Of `PRIORS`.
+      shape: Of the feature.
+      lams: λ grid, ascending.
+      recipe: How they are trained.
+
+    Raises:
+      VcmError: Such a codec cannot be made.
+    """
+    ranges = [(lam, lam) for lam in lams] if recipe.separate else [(lams[0], lams[-1])]
+    return [
+        FeatureCodec(
+            shape,
+            lams=ends,
+            latent_channels=recipe.latent_channels,
+            stride=recipe.stride,
+            **PRIORS[name],
+        )
+        for ends in ranges
+    ]
+
+
 def refinement(goal: Goal | Mapping[str, Goal], rounds: int) -> measure.Refinement | None:
     """Symbols are refined towards the uncompressed output, which the encoder always has."""
     if not rounds:
@@ -180,41 +207,30 @@ def train(
       refined: From `refinement`, one for all methods, so that it is compiled once.
     """
     task, split = at.task, at.splits["val"]
-    ranges = [(lam, lam) for lam in lams] if recipe.separate else [(lams[0], lams[-1])]
     network = at.network.network
     val = task_data.validation(split, network.output_stride, recipe.target)
     options = loop_options(recipe.steps, recipe.batch, recipe.learning_rate)
-    shape = split.feature.shape[1:]
-    codecs = [
-        FeatureCodec(
-            shape,
-            lams=lams_,
-            latent_channels=recipe.latent_channels,
-            stride=recipe.stride,
-            **PRIORS[name],
-        )
-        for lams_ in ranges
-    ]
+    made = codecs(name, split.feature.shape[1:], lams, recipe)
     # Separate models of one method differ in λ alone, which training takes from `runs`.
     problem = codec_training.problem(
-        codecs[0],
+        made[0],
         at.goal(recipe.target, recipe.dtype),
         math.prod(split.image_shape),
         at.sample,
     )
-    wanted = [(seed, i) for seed in recipe.seeds for i in range(len(ranges))]
+    wanted = [(seed, i) for seed in recipe.seeds for i in range(len(made))]
     models: dict[tuple[int, int], Model] = {}
     for group in [wanted] if recipe.at_once else [[one] for one in wanted]:
         label = "all" if recipe.at_once else "-".join(map(str, group[0]))
         directory = folder / name / label
         runs = loop.Runs(
             np.array([seed for seed, _ in group]),
-            np.array([ranges[i] for _, i in group], np.float32),
+            np.array([made[i].lams for _, i in group], np.float32),
         )
         with harness.steps(f"{task.name}: {name} {label}", recipe.steps) as progress:
             results = loop.fit(problem, at.train, val, options, runs, directory, progress)
         for (seed, i), result in zip(group, results, strict=True):
-            frozen = codecs[i].tables(result.params) if name in CODED else None
+            frozen = made[i].tables(result.params) if name in CODED else None
             place = directory / f"measured-{seed}-{i}"
-            models[seed, i] = Model(codecs[i], result, frozen, place)
+            models[seed, i] = Model(made[i], result, frozen, place)
     return Trained(name, at, recipe, tuple(lams), models, refined if name in CODED else None)

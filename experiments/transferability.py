@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.markdown
 
-from experiments import harness, joint, scored
+from experiments import harness, joint, scored, shown
+from experiments.shown import View
 from vcmjax.evaluate import tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.tables import title
 from vcmjax.tasks import TABLE_3
+
+NAME = "transferability"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,12 @@ QUICK = joint.QUICK | {"tasks": ("class_scene", "reshading")}
 
 def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     """Train and measure a codec per pair of tasks; returns what ``results.json`` holds."""
-    reader, at = joint.opened(config, config.tasks)
-    harness.claim(out, config)
+    with harness.claimed(out, config):
+        return _run(config, out, at_once)
+
+
+def _run(config: Config, out: Path, at_once: bool) -> dict[str, Any]:
+    reader, at = joint.opened(config, config.tasks, f"{NAME} into {out}")
     pairs = [(source, target) for source in config.tasks for target in config.tasks]
     models = {
         (source, target): joint.train(
@@ -56,6 +61,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     joint.read_test(reader, at)
     originals = scored.originals(at, "test")
     results = harness.results(
+        NAME,
         config,
         config.seeds,
         tasks=scored.described(at),
@@ -123,15 +129,22 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """The table and the figure."""
+    return [shown.printed(table, results), shown.drawn(draw, results, out / "transferability.png")]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     parser = joint.parser(__doc__, "transferability")
     parser.add_argument("--task", nargs="+", default=TABLE_3, help="default: CVR's four")
     given = parser.parse_args(arguments)
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
     config = Config(**joint.chosen(given), tasks=tuple(dict.fromkeys(given.task)))
-    results = run(config, given.out, given.parallel)
-    draw(results, given.out / "transferability.png")
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+    run(config, given.out, given.parallel)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

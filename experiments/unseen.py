@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rich.console
-import rich.markdown
 
-from experiments import conventional, harness, joint, method, scored
+from experiments import conventional, harness, joint, method, scored, shown
 from experiments.joint import Model
+from experiments.shown import View
 from experiments.task_data import Reader, TaskData
 from vcmjax.evaluate import plots, tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.tables import title
 
 IMAGE = "image_hevc"
@@ -54,6 +53,9 @@ CASES = (
 )
 
 
+NAME = "unseen"
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(joint.Config):
     """What decides the numbers, besides what all have.
@@ -75,9 +77,13 @@ QUICK = joint.QUICK | {
 
 def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     """Train both stages of every case and measure; returns what ``results.json`` holds."""
+    with harness.claimed(out, config):
+        return _run(config, out, at_once)
+
+
+def _run(config: Config, out: Path, at_once: bool) -> dict[str, Any]:
     names = list(dict.fromkeys(n for c in config.cases for n in (*c.sent, *c.known, c.unseen)))
-    reader, at = joint.opened(config, names)
-    harness.claim(out, config)
+    reader, at = joint.opened(config, names, f"{NAME} into {out}", IMAGE)
     unseen = list(dict.fromkeys(case.unseen for case in config.cases))
     models: dict[Case, dict[int, Model]] = {}
     for case in config.cases:
@@ -111,6 +117,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
             | scored.pooled(measured, at[name], originals[name])
         )
     results = harness.results(
+        NAME,
         config,
         config.seeds,
         tasks=scored.described({name: at[name] for name in unseen}),
@@ -193,12 +200,19 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """The table and the figure."""
+    return [shown.printed(table, results), shown.drawn(draw, results, out / "unseen.png")]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     given = joint.parser(__doc__, "unseen").parse_args(arguments)
-    results = run(Config(**joint.chosen(given)), given.out, given.parallel)
-    draw(results, given.out / "unseen.png")
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
+    run(Config(**joint.chosen(given)), given.out, given.parallel)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

@@ -16,21 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.markdown
 
-from experiments import harness, joint, scored
+from experiments import harness, joint, scored, shown
 from experiments.comparison import RESAMPLES
 from experiments.joint import Model
+from experiments.shown import View
 from experiments.task_data import TaskData
 from vcmjax.errors import UsageError
 from vcmjax.evaluate import plots, tables
-from vcmjax.evaluate.example_page import new_figure
+from vcmjax.evaluate.drawing import new_figure
 from vcmjax.evaluate.measure import Measurement
 from vcmjax.evaluate.tables import title
 from vcmjax.train.codec import FAVOUR
 
 EQUAL = "equal"
+
+
+NAME = "variable_rate"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +71,12 @@ def priorities(config: Config) -> dict[str, dict[str, float]]:
 
 def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
     """Train the one model and those for each priority; returns what ``results.json`` holds."""
-    reader, at = joint.opened(config, config.tasks)
-    harness.claim(out, config)
+    with harness.claimed(out, config):
+        return _run(config, out, at_once)
+
+
+def _run(config: Config, out: Path, at_once: bool) -> dict[str, Any]:
+    reader, at = joint.opened(config, config.tasks, f"{NAME} into {out}")
     longer = dataclasses.replace(config, steps=config.longer * config.steps)
     folder = out / "models"
     one = joint.train(at, at, longer, folder / "any priority", at_once, "any")
@@ -87,6 +93,7 @@ def run(config: Config, out: Path, at_once: bool = False) -> dict[str, Any]:
             curves[key] = {seed: joint.curve([model], config) for seed, model in trained.items()}
             progress(done)
     results = harness.results(
+        NAME,
         config,
         config.seeds,
         tasks=scored.described(at),
@@ -211,6 +218,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def views(results: dict[str, Any], out: Path) -> list[View]:
+    """The table and the figure."""
+    return [shown.printed(table, results), shown.drawn(draw, results, out / "variable_rate.png")]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line; see the module docstring."""
     parser = joint.parser(__doc__, "variable_rate")
@@ -219,6 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--favour", type=float, default=Config.favour, help="weight of the favoured"
     )
     given = parser.parse_args(arguments)
+    if given.draw:
+        shown.redraw(NAME, views, given.draw)
+        return
     if not 1 < given.favour <= FAVOUR:
         raise UsageError(
             f"--favour {given.favour:g}: expected above 1, and up to {FAVOUR:g}, for "
@@ -228,9 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(tasks) < 2:
         raise UsageError(f"--task {' '.join(tasks)}: expected two tasks or more.")
     config = Config(**joint.chosen(given), tasks=tasks, favour=given.favour)
-    results = run(config, given.out, given.parallel)
-    draw(results, given.out / "variable_rate.png")
-    rich.console.Console().print(rich.markdown.Markdown(table(results)))
+    run(config, given.out, given.parallel)
+    shown.show(NAME, views, given.out / "results.json")
 
 
 if __name__ == "__main__":

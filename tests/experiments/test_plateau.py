@@ -238,8 +238,8 @@ def test_an_empty_split_is_named_before_anything_is_trained(split, tmp_path, cap
 
 
 def test_a_label_of_another_size_is_named_with_both_sizes(tmp_path, capsys):
-    folder = write_folder(tmp_path / "halves", {"train": 2, "val": 1, "test": 1})
-    wrong = folder / "trainannot" / "01.png"
+    folder = write_folder(tmp_path / "halves", {"train": 16, "val": 1, "test": 1})
+    wrong = folder / "trainannot" / "15.png"
     Image.new("L", (9, 8)).save(wrong)
     line = refused(["--data", folder, "--out", tmp_path / "out"], capsys)
     assert str(wrong) in line and "32" in line and "9" in line

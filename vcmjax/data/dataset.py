@@ -30,12 +30,15 @@ class Dataset(NamedTuple):
       open: ``open(split)`` gives the source of all tasks, ``open(split, name)`` that of one, which
         leaves the files of the others alone. Nothing is read before.
       identity: Changes when the examples do; names caches.
+      procedural: Whether these are the procedural rooms, for which networks are shipped; no folder
+        is, whatever its name.
     """
 
     name: str
     tasks: dict[str, Task]
     open: Callable[..., Source]
     identity: str
+    procedural: bool = False
 
 
 def rooms(counts: tuple[int, int, int], size: int, seed: int = 0) -> Dataset:
@@ -46,6 +49,7 @@ def rooms(counts: tuple[int, int, int], size: int, seed: int = 0) -> Dataset:
         ROOMS,
         lambda split, only=None: Rooms(split, number[split], size, seed),
         f"rooms-{counts[0]}-{counts[1]}-{counts[2]}-{size}-{seed}",
+        procedural=True,
     )
 
 

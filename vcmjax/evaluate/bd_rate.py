@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vcmjax.evaluate import drawing
+
 
 class Delta(NamedTuple):
     """How a curve compares with its anchor over what both cover; NaN where that is nothing.
@@ -49,8 +51,12 @@ def delta(
       anchor: (bpp, score) of each point, in any order.
       test: Likewise.
       higher_is_better: Direction of the score.
+
+    Raises:
+      UsageError: Matplotlib, which the package imports, cannot be imported.
     """
-    import bjontegaard  # which imports Matplotlib
+    drawing.matplotlib()  # which bjontegaard imports, and which a notebook's settings can break
+    import bjontegaard
 
     a, b = (envelope(*curve, higher_is_better) for curve in (anchor, test))
     sign = 1.0 if higher_is_better else -1.0

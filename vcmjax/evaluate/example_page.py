@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vcmjax.errors import DataError
-from vcmjax.evaluate.tables import Results, title
+from vcmjax.evaluate import drawing
+from vcmjax.evaluate.drawing import new_figure
+from vcmjax.evaluate.tables import Results, naming, title
 from vcmjax.tasks import VOID
 
 if TYPE_CHECKING:
@@ -34,32 +37,60 @@ def examples(npz_path: Path | str, results: Results, path: Path | str) -> None:
       path: Image to write.
 
     Raises:
-      DataError: The file lacks an array, or names a task that the results lack.
+      DataError: The file lacks an array, has one of another form, is damaged or of more than
+        `LARGEST` bytes; or it names a task that the results lack.
     """
-    try:
-        with np.load(npz_path) as file:
-            data = {key: file[key] for key in _EXAMPLE_ARRAYS}
-    except (OSError, ValueError, KeyError) as error:
-        wanted = ", ".join(_EXAMPLE_ARRAYS)
-        raise DataError(f"{npz_path}: expected arrays {wanted} ({error})") from error
+    data = _read(Path(npz_path))
     task = str(data["task"])
     if task not in results["tasks"]:
         raise DataError(f"{npz_path}: task {task} is not among {', '.join(results['tasks'])}")
-    spec = results["tasks"][task]
-    draw = _class_page if spec["kind"] == "class" else _map_page
-    figure = draw(data, spec)
-    figure.suptitle(f"{title(task)}: predictions from the coded feature")
-    figure.savefig(path)
+    with naming(npz_path, "examples of these results"):
+        spec = results["tasks"][task]
+        _check(data, spec)
+        draw = _class_page if spec["kind"] == "class" else _map_page
+        figure = draw(data, spec)
+        figure.suptitle(f"{title(task)}: predictions from the coded feature")
+        figure.savefig(path)
 
 
 _EXAMPLE_ARRAYS = ("image", "label", "original", "ours", "bytes", "task")
+LARGEST = 1 << 28
+"""Bytes of all arrays of a file of examples; a few hundred images of 256×256 pixels have them."""
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of that many inches, free of pyplot's global state; Agg draws it to a file."""
-    from matplotlib.figure import Figure
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file of examples, none of which is unpacked before their size is known."""
+    wanted = ", ".join(_EXAMPLE_ARRAYS)
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file; expected one of arrays {wanted}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size <= LARGEST:
+            with np.load(path) as file:
+                return {key: file[key] for key in _EXAMPLE_ARRAYS}
+    except Exception as error:  # damaged archives raise from EOFError to NotImplementedError
+        raise DataError(f"{path}: expected arrays {wanted} ({error})") from error
+    raise DataError(f"{path}: holds {size} bytes; expected examples of {LARGEST} at most")
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+
+def _check(data: dict[str, np.ndarray], spec: dict[str, Any]) -> None:
+    """Refuses arrays that do not go together, or classes that the task does not have."""
+    image, kind = data["image"], spec["kind"]
+    form = {"class": image.shape[:1], "segment": image.shape[:3]}.get(kind)
+    if image.ndim != 4 or image.shape[-1] != 3 or not image.size or image.dtype != np.uint8:
+        raise DataError(f"image is {image.dtype} {image.shape}; expected uint8 (n, H, W, 3)")
+    if data["bytes"].shape != image.shape[:1] or data["bytes"].dtype.kind not in "iu":
+        raise DataError(f"bytes has shape {data['bytes'].shape}; expected a number per image")
+    for name in ("label", "original", "ours"):
+        array = data[name]
+        if kind == "dense":
+            if array.ndim != 4 or array.shape[:3] != image.shape[:3] or not 0 < array.shape[3] <= 3:
+                raise DataError(f"{name} has shape {array.shape}; expected (n, H, W, 1 to 3)")
+        elif array.shape != form or array.dtype.kind not in "iu":
+            raise DataError(f"{name} is {array.dtype} {array.shape}; expected integers {form}")
+        elif not ((array >= 0) & (array < len(spec["classes"])) | (array == VOID)).all():
+            raise DataError(f"{name} holds a class beyond the task's {len(spec['classes'])}")
 
 
 def _class_page(data: dict[str, np.ndarray], spec: dict[str, Any]) -> Figure:
@@ -92,6 +123,7 @@ def _class_page(data: dict[str, np.ndarray], spec: dict[str, Any]) -> Figure:
 
 def _map_page(data: dict[str, np.ndarray], spec: dict[str, Any]) -> Figure:
     """A row per image: input, label, Original, Ours."""
+    drawing.matplotlib()
     from matplotlib.patches import Patch
 
     count, height, width = data["image"].shape[:3]

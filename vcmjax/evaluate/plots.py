@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vcmjax import terminal
 from vcmjax.errors import DataError, VcmError
-from vcmjax.evaluate.example_page import examples, new_figure
-from vcmjax.evaluate.tables import METHODS, SCALES, SPLITS, Results, pooled, read, title
+from vcmjax.evaluate import drawing
+from vcmjax.evaluate.drawing import new_figure
+from vcmjax.evaluate.example_page import examples
+from vcmjax.evaluate.tables import METHODS, SCALES, SPLITS, Results, naming, pooled, read, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -101,6 +104,7 @@ def plateau_bars(results: Results, path: Path | str, split: str = "val") -> None
     Raises:
       DataError: No plateau pooled over seeds has this split.
     """
+    drawing.matplotlib()
     from matplotlib.patches import Patch
 
     entries = {
@@ -255,15 +259,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Redraw the figures of a results file.")
     parser.add_argument("results", type=Path, help="results.json of experiments.plateau")
     parser.add_argument("--out", type=Path, help="folder for the figures; default: beside RESULTS")
+    terminal.plain()
     options = parser.parse_args(arguments)
     out = options.out or options.results.parent
     try:
         results = read(options.results)
         out.mkdir(parents=True, exist_ok=True)
-        rate_performance(results, out / "rate_performance.png")
-        plateau_bars(results, out / "plateau_bars.png")
-        for npz in sorted(options.results.parent.glob("examples_*.npz")):
-            examples(npz, results, out / f"{npz.stem}.png")
+        with naming(options.results), drawing.settings():
+            rate_performance(results, out / "rate_performance.png")
+            plateau_bars(results, out / "plateau_bars.png")
+            for npz in sorted(options.results.parent.glob("examples_*.npz")):
+                examples(npz, results, out / f"{npz.stem}.png")
     except (VcmError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,10 +4,14 @@ Run: python -m vcmjax.evaluate.tables RESULTS.json
 """
 
 import argparse
+import contextlib
 import json
 import math
+import os
+import stat
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import rich.box
 import rich.markup
 import rich.table
 
+from vcmjax import terminal
 from vcmjax.errors import DataError, VcmError
 
 METHODS = {
@@ -56,24 +61,77 @@ HEADER = ("Task", "Method", "Val. perf.", "Val. bpp", "Val. bytes", "Test perf."
 Results = dict[str, Any]
 
 
+def load(path: Path | str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+      DataError: It is missing or no file, or not JSON, in which NaN and infinity are no numbers.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{path}: is no file; expected one of JSON")
+        content = Path(path).read_bytes()
+        return json.loads(content, parse_float=_finite, parse_constant=_finite)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON ({error})") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number")
+    return value
+
+
 def read(path: Path | str) -> Results:
     """Reads a ``results.json`` of schema 1.
 
     Raises:
       DataError: The file is missing, is not JSON or not of schema 1.
     """
-    try:
-        results = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON ({error})") from error
+    results = load(path)
     if not isinstance(results, dict) or results.get("schema") != 1:
         raise DataError(f"{path}: expected results of schema 1, as written by experiments.plateau")
     missing = {"tasks", "rows", "plateau"} - results.keys()
     if missing:
         raise DataError(f"{path}: lacks {', '.join(sorted(missing))}")
     return results
+
+
+@contextlib.contextmanager
+def naming(path: Path | str, what: str = "results of experiments.plateau") -> Iterator[None]:
+    """Turns whatever fails while a file is being shown into a `DataError` that names the file.
+
+    A file of results may come from anywhere and hold anything: a key that is not there, a text for
+    a number, an empty list.
+
+    Args:
+      path: The file.
+      what: What it is expected to hold.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except VcmError as error:
+        named = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise DataError(named) from error
+    except Exception as error:
+        raise DataError(f"{path}: cannot be shown as {what}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, and where, in one line."""
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, VcmError | OSError):
+        return text
+    said = f"lacks {text}" if isinstance(error, KeyError) else f"{type(error).__name__}: {text}"
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{said} ({os.path.basename(last.filename)}, line {last.lineno})"
 
 
 def pooled(results: Results, **wanted: str) -> list[dict[str, Any]]:
@@ -243,8 +301,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Prints the Markdown table of a results file; exit status 2 if it cannot be used."""
     parser = argparse.ArgumentParser(description="Print a results file as a Markdown table.")
     parser.add_argument("results", type=Path, help="results.json of experiments.plateau")
+    terminal.plain()
+    path = parser.parse_args(arguments).results
     try:
-        print(markdown(read(parser.parse_args(arguments).results)), end="")
+        with naming(path):
+            print(markdown(read(path)), end="")
     except VcmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
