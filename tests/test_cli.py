@@ -219,7 +219,7 @@ def test_results_have_the_names_and_folders_of_their_images(models, tmp_path, ca
     # A folder's images are taken in natural order, with those of the folders in it.
     assert run("encode", tmp_path / "in", "-o", coded, "--model", model) == 0
     names = [entry.name for entry in container.Reader(coded).entries()]
-    assert names == ["img2.png", "img10.png", "a/x.png", "b/x.jpg", "b/x.png", "b/ü.png"]
+    assert names == ["a/x.png", "b/x.jpg", "b/x.png", "b/ü.png", "img2.png", "img10.png"]
 
 
 def test_classes_are_listed_with_the_names_of_their_images(models, tmp_path, capsys):
@@ -350,7 +350,7 @@ def test_files_that_are_no_images_are_counted_and_named(models, tmp_path, capsys
     (inside / "notes.txt").touch(), (inside / "Thumbs.db").touch()
     (inside / "again").symlink_to(inside)
     assert run("encode", inside, "-o", coded, "--model", model) == 0
-    assert "2 files are no images" in message(capsys)
+    assert "3 left out that are no images: ._b.png, Thumbs.db, notes.txt" in message(capsys)
     assert [entry.name for entry in container.Reader(coded).entries()] == ["a.png"]
 
 

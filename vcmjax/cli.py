@@ -23,8 +23,9 @@ import rich.logging
 import rich.progress
 from PIL import Image
 
+from vcmjax import terminal
 from vcmjax.coding import container, container_format, salvage
-from vcmjax.data import images as image_files
+from vcmjax.data import images, listing
 from vcmjax.errors import DataError, UsageError, VcmError
 from vcmjax.io import atomic, paths
 
@@ -52,6 +53,7 @@ def guarded(run: Callable[[], None], interrupted: str) -> None:
 
     SIGTERM, by which schedulers end a job, is a Ctrl-C of status 143.
     """
+    terminal.plain()
     handler = rich.logging.RichHandler(console=CONSOLE, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     logging.getLogger("vcmjax").setLevel(logging.INFO)
@@ -121,6 +123,7 @@ def encode(
     names: bool = True,
     force: bool = False,
     skip_bad: bool = False,
+    max_pixels: int | None = None,
 ) -> None:
     """Write the images in `files` to the coded file `out`, in their order.
 
@@ -135,6 +138,7 @@ def encode(
       names: Keep each image's path below the folder that all share.
       force: Replace `out` though it is no coded file.
       skip_bad: Leave out images that cannot be read, with a count, instead of stopping.
+      max_pixels: As of `images.load`.
 
     Raises:
       DataError: An image or the model cannot be read, or `out` not be written.
@@ -155,7 +159,7 @@ def encode(
 
     def read(file: Path) -> np.ndarray | None:
         try:
-            return _image(file, side)
+            return _image(file, side, max_pixels)
         except DataError as error:
             if not skip_bad:
                 raise
@@ -336,6 +340,7 @@ def _shown(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
+    terminal.plain()  # for --help, too
     parser = argparse.ArgumentParser(
         prog="vcmjax",
         description=__doc__,
@@ -351,6 +356,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one.add_argument("--no-names", action="store_true", help="do not keep the images' names")
     one.add_argument("--skip-bad", action="store_true", help="count unreadable images, go on")
     one.add_argument("--force", action="store_true", help="replace OUT though it is no coded file")
+    text = f"of the largest image that is read (default: {images.MAX_PIXELS})"
+    one.add_argument("--max-pixels", type=int, metavar="N", help=text)
     one = commands.add_parser("decode", help="a coded file to the task's results")
     one.add_argument("file", type=Path)
     one.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
@@ -380,6 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 names=not options.no_names,
                 force=options.force,
                 skip_bad=options.skip_bad,
+                max_pixels=options.max_pixels,
             )
         elif options.command == "decode":
             decode(
@@ -425,20 +433,16 @@ def _listed(given: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside, others = paths.below(path, image_files.SUFFIXES)
-        if not inside:
+        inside = listing.tree(path)
+        if not inside.files:
             raise DataError(f"{path}: no images in this folder; expected .png, .jpg or others.")
-        if others:
-            few = ", ".join(str(other) for other in others[:3])
-            more = ", ..." if len(others) > 3 else ""
-            log.warning("%s: %d files are no images: %s%s", path, len(others), few, more)
-        files += inside
+        listing.say_skipped(path, inside.skipped)
+        files += inside.files
     return files
 
 
-def _image(path: Path, side: int) -> np.ndarray:
-    image = image_files.to_rgb(image_files.load(path, "image"), path, "image")
-    return image_files.shrink(image, side)
+def _image(path: Path, side: int, max_pixels: int | None = None) -> np.ndarray:
+    return images.read(path, side, max_pixels)
 
 
 def _image_side(codec: "FrozenCodec") -> int:

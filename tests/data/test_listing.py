@@ -77,7 +77,7 @@ def test_hidden_folders_and_those_of_systems_hold_no_images(tmp_path):
         tmp_path, "b/2.png", "b/10.png", "a/deep/1.png", ".ipynb_checkpoints/1.png",
         "__MACOSX/a/1.png", "@eaDir/1.png", "c.png",
     )  # fmt: skip
-    found = [str(file.relative_to(tmp_path)) for file in listing.tree(tmp_path)]
+    found = [str(file.relative_to(tmp_path)) for file in listing.tree(tmp_path).files]
     assert found == ["a/deep/1.png", "b/2.png", "b/10.png", "c.png"]
 
 

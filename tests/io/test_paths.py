@@ -16,17 +16,6 @@ def placed(*names, suffix=".png"):
     return [str(places.place(k, name)) for k, name in enumerate(names)]
 
 
-def test_numbers_in_names_count_as_numbers():
-    found = sorted(["b", "a10", "a9", "a1b2", "a1b10", "a", "a01", "10", "9"], key=paths.natural)
-    assert found == ["9", "10", "a", "a01", "a1b2", "a1b10", "a9", "a10", "b"]
-
-
-@given(st.lists(st.text(max_size=8), unique=True))
-def test_the_natural_order_is_total(names):
-    keys = [tuple(paths.natural(name)) for name in names]
-    assert len(set(keys)) == len(names) and len(sorted(keys)) == len(names)
-
-
 @pytest.mark.parametrize(
     ("files", "expected"),
     [

@@ -45,13 +45,20 @@ def listed(folder: Path, suffixes: Collection[str] = SUFFIXES) -> Listing:
     return Listing(files, [path for path in inside if path not in kept])
 
 
-def tree(folder: Path) -> list[Path]:
-    """The images in a folder and, at any depth, those in the folders in it that are not hidden."""
-    found: list[Path] = []
+def tree(folder: Path) -> Listing:
+    """As `listed`, of a folder and, at any depth, the folders in it that are not hidden.
+
+    Raises:
+      DataError: A folder cannot be read.
+    """
+    found = Listing([], [])
     for path, inner, _ in walk(folder, strict=True):
         inner[:] = [name for name in inner if not name.startswith(".") and name not in _SYSTEM]
-        found += listed(Path(path)).files
-    return sorted(found, key=lambda file: [natural(part) for part in file.parts])
+        files, skipped = listed(Path(path))
+        found.files.extend(files)
+        found.skipped.extend(path for path in skipped if not path.is_dir())
+    found.files.sort(key=lambda file: [natural(part) for part in file.parts])
+    return found
 
 
 def _counts(path: Path, suffixes: Collection[str]) -> bool:
@@ -133,9 +140,7 @@ def split_images(root: Path, split: str, inside: bool = False) -> list[Path]:
             f"{folder}: no such folder; {root} holds: {there or 'nothing'}. "
             f"Name the folders of images {', '.join(SPLITS)}."
         )
-    files, skipped = listed(folder)
-    if inside:
-        files, skipped = tree(folder), [path for path in skipped if not path.is_dir()]
+    files, skipped = tree(folder) if inside else listed(folder)
     say_skipped(folder, skipped)
     if not files:
         raise DataError(

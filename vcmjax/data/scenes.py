@@ -87,7 +87,7 @@ def _by_folders(root: Path) -> dict[Path, str]:
     """The class of each image by the folder of its split in which it lies, at any depth."""
     class_of: dict[Path, str] = {}
     for folder in (listing.split_folder(root, split) for split in SPLITS):
-        for file in listing.tree(folder) if folder.is_dir() else ():
+        for file in listing.tree(folder).files if folder.is_dir() else ():
             if file.parent != folder:
                 class_of[file] = _plain(file.relative_to(folder).parts[0])
     names = set(class_of.values())
@@ -134,7 +134,7 @@ class _Index:
         self.splits = [listing.split_folder(root, split) for split in SPLITS]
         self.files: dict[str, Path] = {}
         for folder in self.splits:
-            for file in listing.tree(folder) if folder.is_dir() else ():
+            for file in listing.tree(folder).files if folder.is_dir() else ():
                 self.files.setdefault(_plain(file.relative_to(root).as_posix()), file)
 
     def find(self, row: Row) -> Path | str:

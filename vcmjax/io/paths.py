@@ -7,41 +7,13 @@ and gives no place twice.
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 _LONGEST = 180
 """Bytes of a part of a path that are kept; most file systems hold 255, and numbers are added."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """What Windows takes for a device, whatever the folder."""
-
-
-def natural(name: object) -> list[tuple[bool, int, str]]:
-    """Sort key by which ``frame2`` comes before ``frame10``."""
-    parts = re.split(r"([0-9]+)", str(name))
-    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
-
-
-def below(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[Path]]:
-    """Files in and below `folder` with one of `suffixes`, in any case, and those with another.
-
-    Both in natural order, a folder's own files before those of the folders in it. Hidden ones are
-    left out; a folder that links lead to again and again is looked into once.
-    """
-    found: tuple[list[Path], list[Path]] = [], []
-    seen: set[tuple[int, int]] = set()
-    for root, inner, files in os.walk(folder, followlinks=True):
-        about = os.stat(root)
-        if (about.st_dev, about.st_ino) in seen:
-            inner.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        inner[:] = sorted((name for name in inner if not name.startswith(".")), key=natural)
-        for name in sorted(files, key=natural):
-            if not name.startswith("."):
-                wanted = os.path.splitext(name)[1].lower() in suffixes
-                found[0 if wanted else 1].append(Path(root, name))
-    return found
 
 
 def names(files: Sequence[Path]) -> list[str]:
