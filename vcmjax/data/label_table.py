@@ -86,8 +86,7 @@ def _bad(
 
 
 def _short(cells: list[str]) -> str:
-    text = repr(cells)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    return reading.short(repr(cells))
 
 
 def _parsed(

@@ -42,6 +42,11 @@ def bad(
     return DataError(f"{path}: {domain}: expected {expected}, found {found}. {remedy}")
 
 
+def short(text: str) -> str:
+    """For a message: what a file holds may be of any length."""
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 @contextmanager
 def opened(path: File, domain: str, expected: str, limit: int) -> Iterator[BinaryIO]:
     """A file to read from. One that is not regular is not opened: a pipe would wait for ever.

@@ -50,8 +50,9 @@ class Scenes(NamedTuple):
         others = {listing.split_folder(self.root, other).name for other in SPLITS if other != split}
         for path, row in self.lost:
             if path.partition("/")[0] not in others:
+                missing = self.root / reading.short(path)
                 raise DataError(
-                    f"{self.root / path}: {SCENE}: in labels.csv, but no such image in {split} "
+                    f"{missing}: {SCENE}: in labels.csv, but no such image in {split} "
                     f"({row.table}, line {row.line}). Correct the row or remove it."
                 )
         return [file for file in files if file.parent == folder or file in self.class_of]
@@ -79,7 +80,8 @@ def describe(root: Path) -> Scenes:
     listing.say(f"{root}: {len(names)} classes, from {len(class_of)} images")
     if len(names) == 1:
         accuracy = "its accuracy is 1 whatever is sent"
-        listing.say(f"{root}: {names[0]} is the only class: {accuracy}", logging.WARNING)
+        only = reading.short(names[0])
+        listing.say(f"{root}: {only} is the only class: {accuracy}", logging.WARNING)
     return Scenes(Task(SCENE, "class", len(names), names), root, class_of, lost)
 
 
@@ -117,7 +119,8 @@ def _by_tables(root: Path, tables: list[Path]) -> tuple[dict[Path, str], list[tu
             if other.name != row.name:
                 raise reading.bad(
                     table, SCENE, "one class for each image",
-                    f"line {row.line}: {row.file} as {row.name!r}, but {other.name!r} in "
+                    f"line {row.line}: {reading.short(row.file)} as {reading.short(row.name)!r}, "
+                    f"but {reading.short(other.name)!r} in "
                     f"{other.table} line {other.line}", "Correct one of the rows.",
                 )  # fmt: skip
     if not row_of and not lost:
@@ -154,7 +157,7 @@ class _Index:
         held = [file for s in self.splits if (file := self.files.get(f"{s.name}/{row.file}"))]
         if len(held) == 1:
             return held[0]
-        found = f"line {row.line}: {row.file}"
+        found = f"line {row.line}: {reading.short(row.file)}"
         if held:
             remedy = "Write SPLIT/NAME."
             found += f", which is in {' and '.join(file.parent.name for file in held)}"
