@@ -154,14 +154,41 @@ def test_an_interrupted_extraction_goes_on_where_it_was(networks, tmp_path, monk
     np.testing.assert_array_equal(made.array("label"), source.label)
 
 
-def test_a_damaged_shard_is_made_anew(networks, tmp_path):
-    source, cache = Source("class", 3), tmp_path / "x"
+@pytest.mark.parametrize("how", ["cut short", "a bit flipped", "zeroed"])
+def test_a_damaged_shard_is_made_anew_and_alone_and_said(
+    how, networks, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(features, "_SHARD", 2)
+    source, cache = Source("class", 6), tmp_path / "x"
     whole = arrays(features.extract(source, networks["class"], cache, training=False))
-    path = cache / "shard-00000" / "feature.npy"
-    path.write_bytes(path.read_bytes()[:-4])
+    assert not caplog.records
+    path = cache / "shard-00001" / "feature.npy"
+    data = path.read_bytes()
+    damaged = {
+        "cut short": data[:-4],
+        "a bit flipped": data[:-1] + bytes([data[-1] ^ 1]),
+        "zeroed": data[:128] + bytes(len(data) - 128),
+    }
+    path.write_bytes(damaged[how])
+    source.reads = 0
     again = arrays(features.extract(source, networks["class"], cache, training=False))
     for name in whole:
         np.testing.assert_array_equal(again[name], whole[name])
+    assert source.reads == 1 + 2
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"{cache}: damaged shards are extracted anew: 1"]
+
+
+def test_a_damaged_description_is_refused_with_the_remedy_and_what_is_whole_kept(
+    networks, tmp_path
+):
+    source, cache = Source("class", 3), tmp_path / "x"
+    features.extract(source, networks["class"], cache, training=False)
+    path = cache / "store.json"
+    path.write_text(path.read_text().replace('"image_shape"', '"image_sharp"'))
+    with pytest.raises(DataError, match=r"x/store.json: not readable \(.*written\); delete it"):
+        features.extract(source, networks["class"], cache, training=False)
+    assert (cache / "shard-00000" / "feature.npy").exists()
 
 
 def test_a_feature_that_is_not_finite_or_too_large_is_refused_with_its_place(networks, tmp_path):

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,8 +169,8 @@ def test_after_an_exception_in_produce_only_missing_shards_are_made(stop_at, roo
 HERE = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import os, signal, time\n"
 HERE += "from test_store import make, values\n"
 
-# A writer that dies at one call of the system: of Path.replace is store.json, its Path.rename the
-# second shard, its os.fsync the label of the second shard.
+# A writer that dies at one call of the system: its os.replace is of store.json, a second
+# os.rename that of the second shard, and an os.fsync of one of its files or itself.
 DIES = """
 root, module, name, call, after = eval(sys.argv[1])
 module = __import__(module)
@@ -192,12 +193,12 @@ make(root)
     ("module", "name", "call", "after", "left"),
     [
         ("pathlib", "mkdir", 1, True, 4),
-        ("pathlib", "replace", 1, False, 4),
-        ("pathlib", "replace", 1, True, 4),
-        ("os", "fsync", 1 + 3 + 2, False, 3),
-        ("os", "fsync", 1 + 3 + 3, True, 3),
-        ("pathlib", "rename", 2, False, 3),
-        ("pathlib", "rename", 2, True, 2),
+        ("os", "replace", 1, False, 4),
+        ("os", "replace", 1, True, 4),
+        ("os", "fsync", 1 + 4 + 2, False, 3),
+        ("os", "fsync", 1 + 4 + 4, True, 3),
+        ("os", "rename", 2, False, 3),
+        ("os", "rename", 2, True, 2),
     ],
 )
 def test_a_writer_killed_at_a_step_is_resumed_to_the_same_bytes(
@@ -288,22 +289,43 @@ def damage(root, how):
         case "record without an array":
             crcs.write_text('{"label": 0}')
 
+        case "array a pipe":
+            feature.unlink()
+            os.mkfifo(feature)
+        case "record a pipe":
+            crcs.unlink()
+            os.mkfifo(crcs)
+        case "array a device":
+            feature.unlink()
+            feature.symlink_to("/dev/zero")
+        case "array a link to itself":
+            feature.unlink()
+            feature.symlink_to(feature.name)
+        case "record deep":
+            crcs.write_text("[" * 100_000)
+        case "record long":
+            crcs.write_text(" " * (1 << 20) + crcs.read_text())
+        case "record a list":
+            crcs.write_text("[]")
 
-SEEN_AT_ONCE = [
+
+FORM = [
     "no record", "record cut short", "array missing", "array empty", "array cut short",
-    "array too long", "another dtype", "another shape", "objects", "archive",
+    "array too long", "another dtype", "another shape", "objects", "archive", "array a pipe",
+    "record a pipe", "array a device", "array a link to itself", "record deep", "record long",
 ]  # fmt: skip
+NUMBERS = ["byte flipped", "record without an array", "record a list"]
 
 
-@pytest.mark.parametrize("how", [*SEEN_AT_ONCE, "byte flipped", "record without an array"])
+@pytest.mark.parametrize("how", [*FORM, *NUMBERS])
 def test_a_damaged_shard_is_named_and_once_removed_made_anew_alone(how, root, whole):
     make(root)
     damage(root, how)
     message = r"^\S*/shard-00002/\S+: damaged \(.*\); remove it by verify\(directory, remove=True\)"
-    with (
-        pytest.raises(DataError, match=message) if how in SEEN_AT_ONCE else contextlib.nullcontext()
-    ):
+    with pytest.raises(DataError, match=message):
         open_store(root)
+    with pytest.raises(DataError, match=message) if how in FORM else contextlib.nullcontext():
+        open_store(root, checksums=False)
     with pytest.raises(DataError, match=message):
         verify(root)
     assert verify(root, remove=True) == [2]
@@ -312,6 +334,104 @@ def test_a_damaged_shard_is_named_and_once_removed_made_anew_alone(how, root, wh
     asked = []
     assert make(root, lambda *r: asked.append(r) or values(*r)) == 1
     assert asked == [(6, 9)] and content(root) == whole and verify(root) == []
+
+
+@pytest.mark.parametrize("what", ["file", "pipe", "link to nothing", "link to a folder"])
+def test_what_is_no_shard_in_the_place_of_one_is_removed_and_what_it_points_to_stays(
+    what, root, tmp_path
+):
+    make(root)
+    place, beside = root / "shard-00002", tmp_path / "beside"
+    place.rename(beside)
+    match what:
+        case "file":
+            place.touch()
+        case "pipe":
+            os.mkfifo(place)
+        case "link to nothing":
+            place.symlink_to(tmp_path / "none")
+        case "link to a folder":
+            (beside / "label.npy").write_bytes(b"")
+            place.symlink_to(beside)
+    kept = content(beside)
+    with pytest.raises(DataError, match=r"damaged|1 of 4 shards missing"):
+        open_store(root)
+    assert verify(root, remove=True) == ([] if what == "link to nothing" else [2])
+    assert make(root) == 1
+    for name, expected in values(0, COUNT).items():
+        np.testing.assert_array_equal(open_store(root).array(name), expected)
+    assert content(beside) == kept
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("written") / "store"
+    make(root, about={"image_shape": [16, 24], "task": "normal", 9: None, 10: 0.1})
+    return root
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_bits_flipped_in_any_file_are_found_or_do_no_harm(written, data):
+    expected = open_store(written)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "store")
+        shutil.copytree(written, root)
+        file = data.draw(st.sampled_from(sorted(p for p in root.rglob("*") if p.is_file())))
+        damaged = bytearray(file.read_bytes())
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        mask = data.draw(st.integers(1, 255))
+        for at in range(place, min(place + data.draw(st.sampled_from([1, 64])), len(damaged))):
+            damaged[at] ^= mask
+        file.write_bytes(damaged)
+        try:
+            found = open_store(root, "a")
+        except DataError:
+            return
+        assert file.suffix == ".json"
+        assert found.about == expected.about
+        for name in ARRAYS:
+            np.testing.assert_array_equal(found.array(name), expected.array(name))
+
+
+def test_each_file_is_read_once_per_process_until_it_changes(root, monkeypatch):
+    make(root)
+    # Its time must tell a change from what was there before.
+    monkeypatch.setattr(store, "_TICK", 0)
+    read = []
+    real = store.zlib.crc32
+    monkeypatch.setattr(store.zlib, "crc32", lambda *a: read.append(len(a) > 1) or real(*a))
+    open_store(root)
+    assert sum(read) == 4 * 2
+    open_store(root)
+    open_store(os.path.relpath(root))
+    assert sum(read) == 4 * 2
+    damage(root, "byte flipped")
+    with pytest.raises(DataError, match=r"shard-00002/feature\.npy: damaged"):
+        open_store(root)
+    assert sum(read) == 4 * 2 + 1
+    with pytest.raises(DataError):
+        verify(root)  # reads again what it is asked about
+    assert sum(read) > 4 * 2 + 1
+
+
+def test_a_change_right_after_opening_is_seen(root):
+    make(root)
+    for _ in range(10):
+        open_store(root)
+        damage(root, "byte flipped")
+        with pytest.raises(DataError, match=r"shard-00002/feature\.npy: damaged"):
+            open_store(root)
+        damage(root, "byte flipped")  # back
+
+
+def test_verifying_another_store_removes_nothing(root):
+    make(root)
+    damage(root, "byte flipped")
+    before = content(root)
+    with pytest.raises(DataError, match="another store: identity is 'a', not 'b'"):
+        verify(root, "b", remove=True)
+    assert content(root) == before
 
 
 @pytest.mark.parametrize("how", ["array missing", "array empty", "array cut short"])
@@ -487,6 +607,35 @@ def test_a_hostile_description_raises_data_error_and_allocates_nothing(change, r
     make(root)
     said = json.loads((root / "store.json").read_text())
     (root / "store.json").write_text(json.dumps(said | change))
+    check_refused(root)
+    del said["crc32"]
+    (root / "store.json").write_text(json.dumps(said | change))
+    check_refused(root)
+
+
+def test_a_description_that_was_made_without_a_checksum_is_read(root, whole):
+    make(root)
+    said = json.loads((root / "store.json").read_text())
+    del said["crc32"]
+    (root / "store.json").write_text(json.dumps(said, indent=1))
+    assert len(open_store(root, "a")) == COUNT
+    assert make(root, None) == 0
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "directory", "link to itself"])
+def test_a_description_that_is_no_file_raises_data_error(what, root):
+    make(root)
+    path = root / "store.json"
+    path.unlink()
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "directory":
+            path.mkdir()
+        case "link to itself":
+            path.symlink_to(path)
     check_refused(root)
 
 

@@ -6,6 +6,7 @@ and can be shared among processes. Features are kept as float16, half the size o
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from vcmjax.errors import DataError
 from vcmjax.nets.pretrained import TaskNetwork
 from vcmjax.tasks import Task
 from vcmjax.train import augment
+
+log = logging.getLogger(__name__)
 
 _BATCH = 32
 _SHARD = 512
@@ -49,7 +52,7 @@ def extract(
     wait: Callable[[], object] = lambda: None,
     progress: store.Progress = iter,
 ) -> store.Store:
-    """The store of `source` at `directory`; only the shards that are missing there are computed.
+    """The store of `source` at `directory`; only shards missing or damaged there are computed.
 
     Its arrays are ``feature`` (h, w, C) float16 and ``label``; its `about` has ``image_shape``.
     View v of image i, which is the image itself for v = 0, is example i·views + v.
@@ -70,13 +73,17 @@ def extract(
 
     Raises:
       DataError: An example cannot be read or has another size than the first; a feature is not
-        finite, or too large for float16; `directory` cannot be written.
+        finite, or too large for float16; `directory` cannot be written, or its ``store.json`` is
+        damaged or another's.
     """
     identity = directory.name
     if (directory / "store.json").exists():
         with contextlib.suppress(DataError):
             return store.open_store(directory, identity)
-        store.verify(directory, remove=True)  # unfinished, or damaged: what is whole is kept
+        # Unfinished, or damaged: what is whole is kept.
+        if removed := store.verify(directory, identity, remove=True):
+            shown = ", ".join(map(str, removed))
+            log.warning("%s: damaged shards are extracted anew: %s", directory, shown)
     task, full = network.task, network.network
     first = source[0]
     size = first["image"].shape[:2]

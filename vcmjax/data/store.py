@@ -1,11 +1,11 @@
 """Arrays of many examples on disk: written once in shards, resumable, checksummed, read by index.
 
-    store.json               identity, counts, arrays, and whatever the writer wants to say
-    shard-00000/NAME.npy     the first examples of one array; `np.load` reads or maps it
-    shard-00000/crc32.json   the CRC-32 of each of these files
-    shard-00000.part-1f0c93  a shard that is being written, or was when its writer was killed
+    store.json              identity, counts, arrays, whatever the writer wants to say, and a CRC-32
+    shard-00000/NAME.npy    the first examples of one array; `np.load` reads or maps it
+    shard-00000/crc32.json  the CRC-32 of each of these files
 
-A shard gets its name by one rename once all of it is on disk: it is there whole or not at all.
+A shard gets its name by one rename once all of it is on disk, see `vcmjax.io.atomic`: it is there
+whole or not at all.
 """
 
 import contextlib
@@ -18,24 +18,32 @@ import os
 import re
 import secrets
 import shutil
+import stat
+import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vcmjax.errors import DataError, UsageError
+from vcmjax.io import atomic
 
 log = logging.getLogger(__name__)
 
 _STORE, _CHECKSUMS = "store.json", "crc32.json"
 _DTYPE = re.compile("bool|u?int(8|16|32|64)|float(16|32|64)")
 _NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
-_MAX_SHARDS, _MAX_JSON = 100_000, 1 << 20
+_MAX_SHARDS, _MAX_JSON, _BLOCK = 100_000, 1 << 20, 1 << 17
 _ANOTHER = "delete it and make it again, or name another directory"
 _REMAKE = "remove it by verify(directory, remove=True), then run what wrote the store again"
 Progress = Callable[[Iterable], Iterable]
+_TICK = 50_000_000
+"""Nanoseconds within which a file may change twice and bear the same time."""
+_measured: dict[str, tuple[tuple[int, ...], int]] = {}
+"""State of a file, by which a change is noticed, and CRC-32 that this process found, by path."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,54 +118,81 @@ class Store:
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: not readable ({error}); {_REMAKE}.") from None
 
-    def _check(self, shard: int, checksums: bool) -> None:
+    def _measure(self) -> None:
+        """Lets `_check` find each checksum measured, by as many threads as there are processors.
+
+        It does not run in threads itself: those that parse headers at once disturb each other in
+        Python 3.11.
+        """
+
+        def measure(path: Path) -> None:
+            with contextlib.suppress(OSError, ValueError):  # which `_check` will raise again
+                _crc32(path, again=False)
+
+        paths = (self._path(s) / f"{name}.npy" for s in range(self.shards) for name in self.arrays)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(measure, paths))
+
+    def _check(self, shard: int, checksums: bool, again: bool = False) -> None:
         """Raises DataError if a finished shard is damaged; only `checksums` reads the numbers."""
         path, (start, stop) = self._path(shard) / _CHECKSUMS, self.span(shard)
         try:
-            crcs = json.loads(path.read_bytes())
+            crcs = json.loads(_read_json(path))
             for name, (shape, dtype) in self.arrays.items():
                 path = self._path(shard) / f"{name}.npy"
+                size = _status(path).st_size
                 found = np.load(path, mmap_mode="r", allow_pickle=False)
                 if (found.shape, found.dtype) != ((stop - start, *shape), np.dtype(dtype)):
                     raise ValueError(f"expected {stop - start} x {shape} {dtype}")
-                if found.offset + found.nbytes != path.stat().st_size:
+                if found.offset + found.nbytes != size:
                     raise ValueError("longer than its array")
-                if checksums and zlib.crc32(path.read_bytes()) != crcs.get(name):
+                if checksums and _crc32(path, again) != crcs.get(name):
                     raise ValueError("not the bytes that were written")
         except Exception as error:  # np.load raises whatever it likes about hostile headers
             raise DataError(f"{path}: damaged ({error}); {_REMAKE}.") from None
 
 
-def open_store(directory: str | os.PathLike[str], identity: str | None = None) -> Store:
-    """A complete store, ready to read. Files are checked for form and length; see also `verify`.
+def open_store(
+    directory: str | os.PathLike[str], identity: str | None = None, *, checksums: bool = True
+) -> Store:
+    """A complete store, ready to read, once its files have been compared with their checksums.
+
+    That takes about a second per gigabyte and processor the first time in a process, and nothing
+    again until a file changes.
 
     Args:
       directory: Where `write` made it.
       identity: What its identity must be; None takes any.
+      checksums: Whether to; without, files are checked for form and length alone.
 
     Raises:
       DataError: No store there; one that is unfinished, damaged, or of another identity.
     """
-    store = _load(Path(directory))
-    if identity is not None:
-        _check_same(store, dataclasses.replace(store, identity=identity))
+    store = _load(Path(directory), identity)
     if missing := store.shards - len(store._finished()):
         raise DataError(
             f"{directory}: {missing} of {store.shards} shards missing: "
             "run what wrote the store again to finish it."
         )
+    if checksums:
+        store._measure()
     for shard in range(store.shards):
-        store._check(shard, checksums=False)
+        store._check(shard, checksums)
     return store
 
 
 def verify(
-    directory: str | os.PathLike[str], *, remove: bool = False, progress: Progress = iter
+    directory: str | os.PathLike[str],
+    identity: str | None = None,
+    *,
+    remove: bool = False,
+    progress: Progress = iter,
 ) -> list[int]:
     """Reads the finished shards of a store, which need not be all, and compares checksums.
 
     Args:
       directory: The store.
+      identity: What its identity must be; None takes any.
       remove: Delete damaged shards, for `write` to make anew, instead of raising.
       progress: Wraps the shards.
 
@@ -165,21 +200,29 @@ def verify(
       Numbers of the shards removed.
 
     Raises:
-      DataError: No store there; a shard is damaged, or cannot be removed.
+      DataError: No store there, or of another identity; a shard is damaged, or cannot be removed.
     """
-    store, removed = _load(Path(directory)), []
+    store, removed = _load(Path(directory), identity), []
     for shard in progress(store._finished()):
         try:
-            store._check(shard, checksums=True)
+            store._check(shard, checksums=True, again=True)
         except DataError:
             if not remove:
                 raise
             with _writing(store.directory):
-                aside = _aside(store._path(shard))
-                store._path(shard).rename(aside)  # half a removal must not look like a shard
-                shutil.rmtree(aside)
+                _remove(store._path(shard))
             removed.append(shard)
     return removed
+
+
+def _remove(path: Path) -> None:
+    """Under another name first: half a removal must not look like a shard."""
+    aside = path.with_name(f"{path.name}.part-{secrets.token_hex(8)}")
+    path.rename(aside)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
 
 
 def write(
@@ -228,8 +271,9 @@ def write(
     try:
         typed = {name: (tuple(shape), np.dtype(dt).name) for name, (shape, dt) in arrays.items()}
         said = {"format": 1, "identity": identity, "count": count, "shard_size": shard_size}
-        text = json.dumps(said | {"arrays": typed, "about": dict(about)}, indent=1)
-        store = _parse(Path(directory), json.loads(text))
+        said = json.loads(json.dumps(said | {"arrays": typed, "about": dict(about)}))
+        text = json.dumps(said | {"crc32": _crc32_of(said)}, indent=1)
+        store = _parse(Path(directory), said)
     except (TypeError, ValueError) as error:
         raise UsageError(f"write: {error}.") from None
     with _writing(store.directory):
@@ -276,10 +320,7 @@ def _begin(store: Store, text: str) -> None:
     if not (root / _STORE).exists():  # asked after the listing: another process may just begin
         if found:
             raise DataError(f"{root}: no store, yet it holds {found[0]}; name another directory.")
-        aside = _aside(root / _STORE)
-        with _synced(aside) as file:
-            file.write(text.encode())
-        aside.replace(root / _STORE)
+        atomic.write(root / _STORE, text)
     _check_same(_load(root), store)
 
 
@@ -316,64 +357,86 @@ def _converted(
 
 
 def _write_shard(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    for left in path.parent.glob(f"{path.name}.part-*"):  # by a writer that was killed
-        shutil.rmtree(left)
-    aside = _aside(path)
-    try:
-        aside.mkdir()
+    with atomic.directory(path) as aside:
         for name, array in arrays.items():
-            with _synced(aside / f"{name}.npy") as file:
+            with open(aside / f"{name}.npy", "wb") as file:
                 form = np.lib.format.header_data_from_array_1_0(array)
                 np.lib.format.write_array_header_1_0(file, form)
                 file.write(array.data)  # np.save may lose the last bytes unnoticed on a full disk
-        with _synced(aside / _CHECKSUMS) as file:
-            crcs = {name: zlib.crc32((aside / f"{name}.npy").read_bytes()) for name in arrays}
-            file.write(json.dumps(crcs, indent=1).encode())
-        aside.rename(path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)  # gone by the rename, if all went well
-
-
-@contextlib.contextmanager
-def _synced(path: Path) -> Iterator[Any]:
-    """A new file, on disk at the end: else a power cut may leave the name without the content."""
-    with open(path, "xb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+        crcs = {name: _crc32(aside / f"{name}.npy", again=True) for name in arrays}
+        (aside / _CHECKSUMS).write_text(json.dumps(crcs, indent=1))
 
 
 @contextlib.contextmanager
 def _writing(root: Path) -> Iterator[None]:
     """Turns a failure of the system into an error that names the store."""
     try:
-        yield
-    except OSError as error:
+        with atomic.naming(root, "written"):
+            yield
+    except DataError as error:
+        if not isinstance(failure := error.__cause__, OSError):
+            raise
         raise DataError(
-            f"{root}: cannot be written ({error.strerror or error}); check path, permissions and "
-            "free space, then run the same command again: finished shards are kept."
-        ) from error
+            f"{root}: cannot be written ({failure.strerror or failure}); check path, permissions "
+            "and free space, then run the same command again: finished shards are kept."
+        ) from failure
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part-{secrets.token_hex(3)}")
-
-
-def _load(root: Path) -> Store:
+def _load(root: Path, identity: str | None = None) -> Store:
     """What ``store.json`` says, checked; nothing else is read. Raises DataError."""
     path = root / _STORE
     try:
-        if path.stat().st_size > _MAX_JSON:
-            raise ValueError(f"more than {_MAX_JSON} bytes")
-        return _parse(root, json.loads(path.read_bytes()))
+        store = _parse(root, json.loads(_read_json(path)))
     except FileNotFoundError:
         raise DataError(f"{root}: no store here; expected a directory with {_STORE}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable ({error}); {_ANOTHER}.") from None
+    if identity is not None:
+        _check_same(store, dataclasses.replace(store, identity=identity))
+    return store
+
+
+def _read_json(path: Path) -> bytes:
+    if _status(path).st_size > _MAX_JSON:
+        raise ValueError(f"more than {_MAX_JSON} bytes")
+    return path.read_bytes()
+
+
+def _status(path: Path) -> os.stat_result:
+    """Raises ValueError for what may never end, such as a pipe."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file")
+    return status
+
+
+def _crc32(path: Path, again: bool) -> int:
+    """Of a file, measured once per process while it stays as it is, or `again`."""
+    status, place = _status(path), os.path.abspath(path)
+    found = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    before = _measured.pop(place, None)
+    if not again and before and before[0] == found:
+        _measured[place] = before
+        return before[1]
+    settled = time.time_ns() - status.st_ctime_ns > _TICK
+    crc, block = 0, bytearray(_BLOCK)
+    with open(path, "rb") as file:
+        while count := file.readinto(block):
+            crc = zlib.crc32(memoryview(block)[:count], crc)
+    if settled:
+        _measured[place] = found, crc
+    return crc
+
+
+def _crc32_of(said: Any) -> int:
+    return zlib.crc32(json.dumps(said).encode())
 
 
 def _parse(root: Path, said: Any) -> Store:
     """A store that files can be compared with. Raises ValueError."""
+    match said:
+        case {"crc32": crc, **rest} if crc != _crc32_of(rest):  # stores made earlier have none
+            raise ValueError("not the text that was written")
     match said:
         case {
             "format": 1,

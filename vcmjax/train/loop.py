@@ -353,15 +353,24 @@ def _step(
     gradient = jax.grad(problem.loss, has_aux=True)
     found = gradient(params, keys, run, data, step / options.steps)
     mean, recorded = devices.mean(found)
-    updates, moments = _optimiser(options).update(mean, moments, params)
-    params = optax.apply_updates(params, updates)
-    return state._replace(
+    with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integers
+        updates, moments = _optimiser(options).update(mean, moments, params)
+        params = optax.apply_updates(params, updates)
+    after = state._replace(
         params=params,
         optimiser=moments,
         step=step + 1,
         since=state.since + 1,
-        recorded=state.recorded + recorded,
+        recorded=state.recorded + recorded.astype(state.recorded.dtype),
     )
+    return _typed(after, state)
+
+
+def _typed(tree: Any, like: Any) -> Any:
+    """With the types of `like`, in whichever precision the problem computes: else the next call
+    would be of another program, and the checkpoint of another form.
+    """
+    return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, like)
 
 
 def _validation(examples: int, options: Options, devices: Devices) -> list[tuple]:
@@ -379,7 +388,8 @@ def _validation(examples: int, options: Options, devices: Devices) -> list[tuple
 def _cost(problem: Problem, devices: Devices, total, params, run: Runs, val, index, weight):
     """The weighted costs of `val` at `index`, added to `total`."""
     each = problem.validate(params, run, jax.tree.map(lambda leaf: leaf[index], val))
-    return total + devices.sum(jnp.where(weight > 0, weight * each, 0.0).sum())
+    part = devices.sum(jnp.where(weight > 0, weight * each, 0.0).sum())
+    return total + part.astype(total.dtype)
 
 
 def _judge(options: Options, state: State, cost: jax.Array) -> State:
