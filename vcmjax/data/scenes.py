@@ -51,7 +51,7 @@ class Scenes(NamedTuple):
         for path, row in self.lost:
             if path.partition("/")[0] not in others:
                 raise DataError(
-                    f"{self.root / path}: {SCENE}: in labels.csv, but no such image in {split} "
+                    f"{self.root / reading.short(path)}: {SCENE}: in labels.csv, but no such image in {split} "
                     f"({row.table}, line {row.line}). Correct the row or remove it."
                 )
         return [file for file in files if file.parent == folder or file in self.class_of]
@@ -79,7 +79,7 @@ def describe(root: Path) -> Scenes:
     listing.say(f"{root}: {len(names)} classes, from {len(class_of)} images")
     if len(names) == 1:
         accuracy = "its accuracy is 1 whatever is sent"
-        listing.say(f"{root}: {names[0]} is the only class: {accuracy}", logging.WARNING)
+        listing.say(f"{root}: {reading.short(names[0])} is the only class: {accuracy}", logging.WARNING)
     return Scenes(Task(SCENE, "class", len(names), names), root, class_of, lost)
 
 
@@ -117,8 +117,8 @@ def _by_tables(root: Path, tables: list[Path]) -> tuple[dict[Path, str], list[tu
             if other.name != row.name:
                 raise reading.bad(
                     table, SCENE, "one class for each image",
-                    f"line {row.line}: {row.file} as {row.name!r}, but {other.name!r} in "
-                    f"{other.table} line {other.line}", "Correct one of the rows.",
+                    f"line {row.line}: {row.file} not as in {other.table} line {other.line}: "
+                    f"{other.name!r} there, {row.name!r} here", "Correct one of the rows.",
                 )  # fmt: skip
     if not row_of and not lost:
         raise reading.bad(tables[0], SCENE, "rows `file,class`", "none", "Add them.")
@@ -151,7 +151,8 @@ class _Index:
         for path in filter(None, inside):
             if path in self.files:
                 return self.files[path]
-        held = [file for s in self.splits if (file := self.files.get(f"{s.name}/{row.file}"))]
+        names = [os.path.normpath(f"{folder.name}/{row.file}") for folder in self.splits]
+        held = [self.files[name] for name in names if name in self.files]
         if len(held) == 1:
             return held[0]
         found = f"line {row.line}: {row.file}"
