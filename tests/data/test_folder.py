@@ -71,6 +71,28 @@ def test_classes_are_counted_from_largest_training_index_without_void(tmp_path):
     assert describe(tmp_path, void=4).channels == 3
 
 
+def test_examples_are_in_natural_order_and_what_is_no_image_is_said(tmp_path, caplog):
+    segmented(tmp_path, names=("img10", "img9", "img2"))
+    (tmp_path / "train" / "Thumbs.db").touch()
+    os.mkfifo(tmp_path / "train" / "img3.png")
+    with caplog.at_level(logging.INFO, "vcmjax"):
+        source = Folder(tmp_path, "train")
+    assert [file.name for file in source.files] == ["img2.png", "img9.png", "img10.png"]
+    assert f"{tmp_path}/train: left out as no image: 2 (Thumbs.db, img3.png)" in caplog.messages
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (6, 1), (3, 2), (8, 3)])
+def test_a_turned_photograph_lies_under_its_upright_label(tmp_path, orientation, turns):
+    upright, exif = rgb(6, 4), Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / "train/a.png", np.rot90(upright, turns), exif=exif)
+    ids = np.arange(24, dtype=np.uint8).reshape(6, 4)
+    save(tmp_path / "trainannot/a.png", ids)
+    example = Folder(tmp_path, "train", None)[0]
+    np.testing.assert_array_equal(example["image"], upright)
+    np.testing.assert_array_equal(example["segment_semantic"], ids)
+
+
 def test_stated_void_becomes_void_and_so_does_255(tmp_path):
     ids = np.where(IDS == 5, 255, IDS).astype(np.uint8)
     label = Folder(segmented(tmp_path, ids=ids), "val", None, void=11)[0]["segment_semantic"]

@@ -60,10 +60,11 @@ def test_images_are_regular_files_of_a_known_suffix_and_the_rest_is_named(tmp_pa
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "device.png").symlink_to("/dev/zero")
+    (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "d.tif")
     files, skipped = listing.listed(tmp_path)
     assert [f.name for f in files] == ["c.JpEg", "d.tif", "img2.PNG", "img10.png", "link.png"]
-    strays = {*JUNK, "in.png", "pipe.png", "broken.png", "device.png"}
+    strays = {*JUNK, "in.png", "pipe.png", "broken.png", "device.png", "loop.png"}
     assert {path.name for path in skipped} == strays and len(skipped) == len(strays)
 
 
@@ -132,7 +133,7 @@ def test_what_is_no_image_is_said_once_with_the_first_names(tmp_path, caplog):
         for _ in range(2):
             listing.split_images(tmp_path, "train")
     expected = (
-        f"{tmp_path}/train: 12 left out that are no images: 0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ..."
+        f"{tmp_path}/train: left out as no image: 12 (0.txt, 1.txt, 2.txt, 3.txt, 4.txt, ...)"
     )
     assert caplog.messages == [expected]
 

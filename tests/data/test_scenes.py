@@ -76,7 +76,7 @@ def test_paths_in_a_splits_table_may_start_there_or_higher(tmp_path, row):
 
 def test_names_without_a_split_are_found_in_the_one_that_has_them(tmp_path):
     root = pictures(tmp_path, "train/a.png", "val/b.png", "test/c.png")
-    (root / "labels.csv").write_text("a.png,cat\nb.png,dog\nc.png,cat\n")
+    (root / "labels.csv").write_text("a.png,cat\n./b.png,dog\nc.png,cat\n")
     assert [classes(root, split)[0][1] for split in SPLITS] == ["cat", "dog", "cat"]
     pictures(root, "val/a.png")
     with pytest.raises(
@@ -193,7 +193,7 @@ def test_folders_of_images_are_classes_in_order_of_name_over_all_splits(tmp_path
         ]  # fmt: skip
     assert caplog.messages == [
         f"{root}: 3 classes, from 7 images",
-        f"{root}/train: 1 left out that are no images: .DS_Store",
+        f"{root}/train: left out as no image: 1 (.DS_Store)",
     ]
     assert classes(root, "val") == [("val/cat/1.png", "cat")]
 

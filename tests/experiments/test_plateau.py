@@ -30,7 +30,7 @@ def write_folder(root, counts=COUNTS):
     rng = np.random.default_rng(0)
     for split, count in counts.items():
         for i in range(count):
-            ids = rng.integers(0, 3, 2, np.uint8)
+            ids = rng.integers(0, 3, 2, np.uint8) if i else np.array([0, 2])  # two classes occur
             label = np.repeat(ids, SIZE // 2)[:, None].repeat(SIZE, 1)
             image = COLOURS[label] + rng.integers(-30, 30, (SIZE, SIZE, 3))
             for folder, array in ((split, image), (f"{split}annot", label)):

@@ -64,7 +64,7 @@ def rows(table: Path, domain: str) -> list[Row]:
         width = len(header)
         columns = _columns(header)
         if columns is None:
-            found = f"the columns {_short(header)}"
+            found = f"the columns {header}"
             remedy = "Name one `file` and one `class`."
             raise _bad(table, domain, line, found, remedy)
         file_at, class_at = columns
@@ -72,9 +72,9 @@ def rows(table: Path, domain: str) -> list[Row]:
     for line, cells in every:
         if not max(file_at, class_at) < len(cells) <= width or not cells[file_at]:
             remedy = "Correct the line; quote a name with a delimiter in it."
-            raise _bad(table, domain, line, _short(cells), remedy)
+            raise _bad(table, domain, line, repr(cells), remedy)
         if re.search(r"[\0-\x1f]", cells[file_at]) or not cells[class_at]:
-            raise _bad(table, domain, line, _short(cells))
+            raise _bad(table, domain, line, repr(cells))
         result.append(Row(table, line, cells[file_at].replace("\\", "/"), cells[class_at]))
     return result
 
@@ -83,10 +83,6 @@ def _bad(
     table: Path, domain: str, line: int, found: str, remedy: str = "Correct the line."
 ) -> DataError:
     return reading.bad(table, domain, _EXPECTED, f"line {line}: {found}", remedy)
-
-
-def _short(cells: list[str]) -> str:
-    return reading.short(repr(cells))
 
 
 def _parsed(

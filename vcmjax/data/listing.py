@@ -153,7 +153,7 @@ def say_skipped(folder: Path, skipped: Iterable[Path]) -> None:
     """Tells in one line what in an image folder is no image; its table of labels is none either."""
     strays = [path for path in skipped if path.name != "labels.csv"]
     if strays:
-        say(f"{folder}: {len(strays)} left out that are no images: {_some(strays)}")
+        say(f"{folder}: left out as no image: {len(strays)} ({_some(strays)})")
 
 
 def _some(paths: list[Path]) -> str:

@@ -245,7 +245,10 @@ def _scan(root: Path) -> tuple[Path, _Seen]:
     folder = _annotations(root, split)
     labels = [label for label in pairs(root, split).values() if label.is_file()]
     if not labels:
-        raise DataError(f"{folder}: no label in it; expected NAME.png per image.")
+        raise DataError(
+            f"{folder}: no label in it; expected NAME.png per image (or bmp, tif; JPEG changes the "
+            "indices)."
+        )
     stats = ((path, path.stat()) for path in labels)
     return folder, _seen(tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats))
 

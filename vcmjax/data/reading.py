@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol
 from vcmjax.errors import DataError
 
 _MAX_TEXT = 2**28
+_ROOM = 300
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -39,12 +40,12 @@ def bad(
     path: object, domain: str, expected: str, found: str, remedy: str = "Replace it."
 ) -> DataError:
     """The one form of error about a file: which, of what domain, expected, found, remedy."""
-    return DataError(f"{path}: {domain}: expected {expected}, found {found}. {remedy}")
+    return DataError(f"{path}: {domain}: expected {expected}, found {short(found)}. {remedy}")
 
 
 def short(text: str) -> str:
-    """For a message: what a file holds may be of any length."""
-    return text if len(text) <= 200 else f"{text[:200]}..."
+    """The text, or what of it a message of one line has room for."""
+    return text if len(text) <= _ROOM else f"{text[:_ROOM]}..."
 
 
 @contextmanager

@@ -119,9 +119,8 @@ def _by_tables(root: Path, tables: list[Path]) -> tuple[dict[Path, str], list[tu
             if other.name != row.name:
                 raise reading.bad(
                     table, SCENE, "one class for each image",
-                    f"line {row.line}: {reading.short(row.file)} as {reading.short(row.name)!r}, "
-                    f"but {reading.short(other.name)!r} in "
-                    f"{other.table} line {other.line}", "Correct one of the rows.",
+                    f"line {row.line}: {row.file} not as in {other.table} line {other.line}: "
+                    f"{other.name!r} there, {row.name!r} here", "Correct one of the rows.",
                 )  # fmt: skip
     if not row_of and not lost:
         raise reading.bad(tables[0], SCENE, "rows `file,class`", "none", "Add them.")
@@ -154,10 +153,11 @@ class _Index:
         for path in filter(None, inside):
             if path in self.files:
                 return self.files[path]
-        held = [file for s in self.splits if (file := self.files.get(f"{s.name}/{row.file}"))]
+        names = [os.path.normpath(f"{folder.name}/{row.file}") for folder in self.splits]
+        held = [self.files[name] for name in names if name in self.files]
         if len(held) == 1:
             return held[0]
-        found = f"line {row.line}: {reading.short(row.file)}"
+        found = f"line {row.line}: {row.file}"
         if held:
             remedy = "Write SPLIT/NAME."
             found += f", which is in {' and '.join(file.parent.name for file in held)}"
