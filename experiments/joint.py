@@ -296,10 +296,10 @@ def opened(
         size=config.size,
         lams=config.lams,
     )
-    data = plateau.open_data(study)
+    cache, data = harness.cache_directory(), plateau.open_data(study)
     parallel.devices().check(config.batch)
     plateau.check_coder(range_coder)
-    reader = Reader(data, harness.cache_directory(), views=0)
+    reader = Reader(data, cache, views=0)
     tasks = [data.tasks[name] for name in names]
     about = f"{about}: {config.steps} steps of each codec"
     found = ready.check(about, reader, tasks, functools.partial(plateau.origin, study, data))

@@ -9,7 +9,6 @@ Expect: OUT/results.json, its table on the screen, its figures beside it
 import argparse
 import dataclasses
 import functools
-import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +32,6 @@ from vcmjax.tasks import TABLE_3, Task
 from vcmjax.train import parallel
 from vcmjax.train.losses import Target
 
-log = logging.getLogger("vcmjax")
 NAME = "plateau"
 Needs = Callable[["Config", Sequence[Task]], None]
 """Raises UsageError where what is to be shown needs another configuration, or other tasks."""
@@ -159,7 +157,7 @@ def run(
 
 
 def _run(config, out, at_once, skip_bad, coder, needs) -> dict:
-    started = time.monotonic()
+    started, cache = time.monotonic(), harness.cache_directory()
     data = open_data(config)
     tasks = [data.tasks[name] for name in chosen_tasks(config, data)]
     needs(config, tasks)
@@ -168,7 +166,7 @@ def _run(config, out, at_once, skip_bad, coder, needs) -> dict:
     dtype = jnp.bfloat16 if config.bfloat16 else None
     reader = task_data.Reader(
         data,
-        harness.cache_directory(),
+        cache,
         config.views,
         skip_bad,
         dtype,
@@ -453,7 +451,7 @@ def completed(
     if not devices.process:
         path = options.out / "results.json"
         shown.show(name, views, path)
-        log.info("%s and its figures, after %.0f s", path, results["seconds"])
+        print(f"{path} and its figures, after {results['seconds']:.0f} s")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

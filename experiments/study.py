@@ -74,10 +74,10 @@ class Study:
           UsageError: The latent does not fit the feature; a codec does not run here.
         """
         longest = max(ready.feature[:2])
-        if stride > longest:
+        if not 1 <= stride <= longest or channels < 1:
             raise UsageError(
                 f"--latent {stride} {channels}: the features of {ready.task.name} have {longest} "
-                f"positions along a side; expected a stride of {longest} at most."
+                f"positions along a side; expected a stride of 1 to {longest}, and a channel or more."
             )
         try:
             for name in (name for name in self.methods if name in PRIORS):

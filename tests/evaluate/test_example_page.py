@@ -1,9 +1,15 @@
+import io
+import os
+import zipfile
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from vcmjax.errors import DataError
-from vcmjax.evaluate.example_page import examples
+from vcmjax.evaluate.example_page import LARGEST, examples
 from vcmjax.tasks import ROOMS, VOID
 
 
@@ -106,3 +112,80 @@ def test_missing_arrays_and_unknown_tasks_are_refused(tmp_path, make_results):
     write(path, "normal")
     with pytest.raises(DataError, match="task normal is not among reshading"):
         examples(path, make_results(("reshading",)), "unused.png")
+
+
+@pytest.mark.parametrize("name", ["segment_semantic", "normal", "class_scene"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": np.zeros((3, 16, 16, 3))},
+        {"image": np.zeros((3, 16, 16), np.uint8)},
+        {"image": np.zeros((0, 16, 16, 3), np.uint8)},
+        {"bytes": np.zeros(2, int)},
+        {"bytes": np.array(["a", "b", "c"])},
+        {"label": np.zeros((1, 2), int)},
+        {"ours": np.full((3, 16, 16, 9), -1)},
+        {"original": np.array([object()])},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_arrays_that_do_not_go_together_are_refused_by_name(tmp_path, name, change, make_results):
+    path = tmp_path / "page.npz"
+    results = make_results()
+    write(path, name)
+    with np.load(path) as file:
+        np.savez(path, **dict(file) | change)
+    with pytest.raises(DataError, match=r"page\.npz: "):
+        examples(path, results, tmp_path / "page.png")
+
+
+@pytest.mark.parametrize("index", [17, 254, -1])
+def test_a_class_that_the_task_lacks_is_refused(tmp_path, index, make_results):
+    path = tmp_path / "page.npz"
+    write(path, "segment_semantic")
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["ours"] = arrays["ours"].astype(int)
+    arrays["ours"][0, 3, 3] = index
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="ours holds a class beyond the task's 17"):
+        examples(path, make_results(), tmp_path / "page.png")
+
+
+@given(st.data())
+def test_a_damaged_file_is_drawn_or_refused_by_name(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damaged") / "page.npz"
+    task = write(path, "class_scene")
+    results = {"tasks": {task.name: {"kind": task.kind, "classes": list(task.classes)}}}
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, 2 * len(content)))])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, path: None)
+        try:
+            examples(path, results, "unused.png")
+        except DataError as error:
+            assert str(path) in str(error)
+
+
+def test_what_unpacks_to_more_than_a_page_is_refused_before_it_is_unpacked(tmp_path, make_results):
+    path = tmp_path / "page.npz"
+    blank = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        blank, {"descr": "|u1", "fortran_order": False, "shape": (LARGEST,)}
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("image.npy", "w") as file:
+            file.write(blank.getvalue())
+            for _ in range(LARGEST >> 20):
+                file.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(DataError, match=rf"page\.npz: holds {LARGEST + 128} bytes"):
+        examples(path, make_results(), "unused.png")
+
+
+def test_a_pipe_is_no_page(tmp_path, make_results):
+    os.mkfifo(tmp_path / "page.npz")  # whose opening would wait for a writer
+    with pytest.raises(DataError, match=r"page\.npz: is no file"):
+        examples(tmp_path / "page.npz", make_results(), "unused.png")

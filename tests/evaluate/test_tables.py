@@ -1,5 +1,8 @@
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import rich.console
@@ -105,3 +108,66 @@ def test_unusable_results_are_refused_in_one_line_with_status_2(tmp_path, capsys
         tables.read(path)
     assert tables.main([str(path)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\xfa", "is not JSON"),
+        (b'{"schema": NaN}', "NaN is no number"),
+        (b'{"schema": -Infinity}', "-Infinity is no number"),
+        (b'{"schema": 1e400}', "1e400 is no number"),
+        (b"1" * 5000, "is not JSON"),
+        (b"[" * 200_000, "is not JSON"),
+        (b"", "is not JSON"),
+        (b'{"a": 1} {"b": 2}', "is not JSON"),
+    ],
+)
+def test_what_is_no_json_is_refused_with_the_reason(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.json: .*{message}"):
+        tables.load(tmp_path / "a.json")
+
+
+def test_json_of_any_encoding_of_unicode_is_read(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        (tmp_path / "a.json").write_text('{"λ": [0.1, 1e300, 3]}', encoding=encoding)
+        assert tables.load(tmp_path / "a.json") == {"λ": [0.1, 1e300, 3]}
+
+
+def test_a_folder_a_pipe_and_a_device_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # whose opening would wait for a writer
+    for path in (tmp_path, tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(DataError, match=f"{path}: is no file"):
+            tables.load(path)
+
+
+@pytest.mark.parametrize("module", ["tables", "plots"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"plateau": None}, "cannot be shown as results of experiments.plateau: TypeError"),
+        ({"rows": [{}]}, "lacks 'seed'"),
+        ({"seeds": 1, "tasks": []}, "r.json: "),
+    ],
+)
+def test_commands_end_in_one_line_that_names_the_file_and_what_it_lacks(
+    tmp_path, results, module, change, message
+):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(results | change))
+    command = [sys.executable, "-m", f"vcmjax.evaluate.{module}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {path}: ") and message in line
+
+
+def test_the_table_is_printed_on_a_terminal_of_ascii(tmp_path, results):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(results))
+    command = [sys.executable, "-m", "vcmjax.evaluate.tables", str(path)]
+    plain = {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, env=os.environ | plain)
+    assert done.returncode == 0, done.stderr
+    assert "mIoU, % (up)" in done.stdout.decode("ascii")
