@@ -260,7 +260,7 @@ def _fresh(problem: Problem, options: Options, params: list[Any]) -> State:
         # Of a type as firm as what comes back: else the first chunk's program is compiled again.
         best_cost=jnp.full(count, jnp.inf, jnp.float32),
         healthy=jnp.full(count, True),
-        history=jnp.full((count, chunks, len(problem.recorded) + 1), jnp.nan),
+        history=jnp.full((count, chunks, len(problem.recorded) + 1), jnp.nan, jnp.float32),
     )
 
 
@@ -286,7 +286,7 @@ def _step(
         index = jax.random.randint(beyond, (options.batch,), 0, examples)[positions]
         data = jax.tree.map(lambda leaf: leaf[index], data)
     gradient = jax.grad(problem.loss, has_aux=True)
-    found = gradient(params, keys, run, data, step / options.steps)
+    found = gradient(params, keys, run, data, step.astype(jnp.float32) / options.steps)
     mean, recorded = devices.mean(found)
     updates, moments = _optimiser(options).update(mean, moments, params)
     params = optax.apply_updates(params, updates)
