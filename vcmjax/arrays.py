@@ -1,5 +1,11 @@
-"""A tree of arrays as a directory, written and read by Orbax, whatever other processes do."""
+"""A tree of arrays as a directory, written and read by Orbax, whatever other processes do.
 
+Beside it a digest of such a tree, and the check that JAX is not used across a fork.
+"""
+
+import hashlib
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +14,110 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.options import MultiprocessingOptions
 
+from vcmjax.errors import DataError, VcmError
+from vcmjax.io import files
+
+MOST_UNPAID = 1 << 30
+"""Bytes of arrays that are read without a hundredth of them being there: those of one value take
+next to nothing on disk."""
+_user: int | None = None
+"""The process that first used JAX by way of this package; inherited by what it forks."""
+
+
+def check_process() -> None:
+    """Refuse a process that was forked from one that had used JAX, where any computation hangs.
+
+    Raises:
+      VcmError: This is one.
+    """
+    global _user
+    _user = _user or os.getpid()
+    if _user != os.getpid():
+        raise VcmError(
+            f"this process was forked from process {_user} after JAX had been used there, and "
+            "would hang, as JAX's threads are not copied: start processes by the method 'spawn' or "
+            "'forkserver' (multiprocessing.get_context), or fork before the first use"
+        )
+
+
+def digest(tree: Any) -> str:
+    """SHA-256 of all arrays and of their places, in hexadecimal digits."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return found.hexdigest()
+
 
 def save(directory: Path, tree: Any) -> None:
-    """Write `tree` to `directory`, which must not exist yet."""
-    with _checkpointer() as checkpointer:
-        checkpointer.save(directory.absolute(), jax.tree.map(np.asarray, tree))
+    """Write `tree` to `directory`, which must not exist yet.
+
+    Raises:
+      DataError: It cannot be written.
+    """
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(directory.absolute(), jax.tree.map(np.asarray, tree))
+    except Exception as error:  # Orbax raises many types where a disk is full
+        raise DataError(
+            f"{directory}: cannot be written ({first_line(error)}); check permissions and space"
+        ) from error
 
 
 def load(directory: Path, like: Any) -> Any:
     """What `save` wrote, on this process's first device, with the shapes and types of `like`.
 
-    Orbax raises errors of many types on damaged files, and none on some other shapes.
+    Raises:
+      DataError: There are other arrays, or of other shapes, or they cannot be read.
     """
+    try:
+        return _load(directory.absolute(), like)
+    except DataError:
+        raise
+    except Exception as error:  # Orbax raises many types on damaged files
+        raise DataError(f"{directory}: cannot be read ({first_line(error)})") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what libraries add for those who wrote them."""
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:200]}"
+
+
+def _load(directory: Path, like: Any) -> Any:
+    stored = sum(path.stat().st_size for path in files.regular(directory).values())
+    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in _leaves(like)}
+    needed = sum(4 * math.prod(leaf.shape) for leaf in wanted.values())
+    if needed > MOST_UNPAID + 100 * stored:
+        raise DataError(f"{directory}: has {stored} bytes, too few for {needed} bytes of arrays")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     described = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
     )
     with _checkpointer() as checkpointer:
-        return checkpointer.restore(directory.absolute(), described)
+        _compare(directory, checkpointer.metadata(directory), wanted)
+        return checkpointer.restore(directory, described)
+
+
+def _compare(directory: Path, metadata: Any, wanted: dict[str, Any]) -> None:
+    """Refuse arrays of other names or shapes, which Orbax would cut or fill up, in silence."""
+    tree = getattr(metadata, "item_metadata", metadata)
+    found = {
+        jax.tree_util.keystr(path): leaf for path, leaf in _leaves(getattr(tree, "tree", tree))
+    }
+    if other := sorted(found.keys() ^ wanted.keys()):
+        what = "lacks" if other[0] in wanted else "holds"
+        raise DataError(f"{directory}: {what} {other[0]}, unlike this model")
+    for name, leaf in wanted.items():
+        shape, storage = tuple(found[name].shape), getattr(found[name], "storage", None)
+        if shape != leaf.shape:
+            raise DataError(f"{directory}: {name} is of shape {shape}; expected {leaf.shape}")
+        chunk = getattr(storage, "chunk_shape", None) or ()
+        if math.prod(chunk) > max(math.prod(shape), 1):
+            raise DataError(f"{directory}: {name} is stored in chunks of {chunk}, beyond its shape")
+
+
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+    return jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:

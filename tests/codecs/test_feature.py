@@ -1,16 +1,21 @@
 """One table of codecs, one set of laws."""
 
+import dataclasses
 import functools
+import itertools
+import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcmjax.codecs.feature import FeatureCodec
+from vcmjax.codecs.feature import LARGEST, FeatureCodec
+from vcmjax.coding import range_coder
 from vcmjax.entropy import checkerboard, gaussian
 from vcmjax.errors import CorruptStream, VcmError
 
@@ -392,3 +397,271 @@ def test_a_lam_outside_the_range_is_refused_with_the_range(lam):
         codec.encode(params, frozen, x, lam)
     with pytest.raises(VcmError, match=r"this model covers 0\.01 to 1"):
         codec.decode(params, frozen, streams, np.array([0.3, lam]))
+
+
+# The range that the coder holds
+
+
+@each_codec
+@settings(max_examples=30)
+@given(data=st.data())
+def test_any_finite_feature_round_trips_or_is_refused_with_the_range(name, data):
+    codec, (params, frozen) = CODECS[name], prepared(name)
+    magnitude = data.draw(st.floats(-45, 38.5))
+    spread = data.draw(st.sampled_from(["one value", "all values"]))
+    x = features_of(codec.shape, 2, seed=data.draw(st.integers(0, 9)))
+    far = np.clip(10.0**magnitude * x.astype(np.float64), -3.4e38, 3.4e38).astype(np.float32)
+    if spread == "all values":
+        x[1] = far[1]
+    else:
+        x[1].flat[data.draw(st.integers(0, x[1].size - 1))] = far[1].flat[0]
+    lam = codec.lams[1]
+    refused = ""
+    try:
+        streams = codec.encode(params, frozen, x, lam)
+    except VcmError as error:
+        refused = str(error)
+    if refused:
+        assert re.search(r"features\[1\] reach .* ±1073741824 quantisation steps", refused)
+        assert np.abs(x[1]).max() > 1e6
+        return
+    back = codec.decode(params, frozen, streams, lam)
+    level = np.full(2, codec.level_of(lam))
+    expected = np.asarray(codec.quantise(params, x, level).output.feature)
+    assert np.isfinite(back).all()
+    for got, wanted in zip(back, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4 * max(np.abs(wanted).max(), 1))
+
+
+@pytest.mark.parametrize("name", ["codebook", "spatial", "codebook of a vector"])
+def test_the_greatest_features_of_float32_are_refused(name):
+    codec, (params, frozen) = CODECS[name], prepared(name)
+    x = np.concatenate([features_of(codec.shape, 2), np.full((1, *codec.shape), 1e38, np.float32)])
+    with pytest.raises(VcmError, match=r"features\[2\] reach 1e\+38, far from what"):
+        codec.encode(params, frozen, x, codec.lams[0])
+
+
+def test_numbers_beyond_float32_are_refused_with_the_value():
+    codec, (params, frozen) = CODECS["codebook"], prepared("codebook")
+    x = features_of(codec.shape, 3).astype(np.float64)
+    x[1, 2, 3, 0] = -1e300
+    with pytest.raises(VcmError, match=r"features\[1\] holds -1e\+300, beyond float32"):
+        codec.encode(params, frozen, x, 0.3)
+
+
+@each_codec
+def test_symbols_are_coded_up_to_the_limit_and_refused_beyond(name):
+    codec, (_, frozen) = CODECS[name], prepared(name)
+    _, _, _, symbols = decoded(name, 2)
+    level = np.zeros(2, np.int32)
+    parts = {"side": np.asarray(symbols.side), "latent": np.asarray(symbols.latent)}
+    for which, value in itertools.product(parts, (LARGEST, -LARGEST)):
+        changed = {part: array.copy() for part, array in parts.items()}
+        changed[which][1].flat[-1] = value
+        streams = codec.write(frozen, **changed, level=level)
+        for got, expected in zip(codec.read(frozen, streams, level), changed.values(), strict=True):
+            np.testing.assert_array_equal(got, expected)
+        changed[which][1].flat[-1] += np.sign(value)
+        with pytest.raises(VcmError, match=rf"of image 1 is {value + np.sign(value)}; .*±1073741"):
+            codec.write(frozen, **changed, level=level)
+
+
+def test_a_stream_of_a_symbol_that_no_encoder_writes_is_refused():
+    codec, (_, frozen) = CODECS["codebook"], prepared("codebook")
+    side = np.zeros((1, *codec.side_shape((2, 2))), np.int64)
+    index = np.broadcast_to(frozen.side_index[:1], side.shape)
+    side[0, 0] = 2**31 - 1 + frozen.offsets[index[0, 0]]
+    stream = range_coder.encode_batch(side - frozen.offsets[index], index, frozen.cdf)
+    with pytest.raises(CorruptStream, match=r"stream 0: a symbol is .* no encoder"):
+        codec.read(frozen, stream, np.zeros(1, np.int32))
+
+
+# Arguments that a user may get wrong
+
+NO_FEATURES = [
+    (None, "object"),
+    ("features", "real numbers"),
+    (np.zeros((2, 8, 8, 3), complex), "complex128"),
+    (np.full((2, 8, 8, 3), "a"), "real numbers"),
+    (np.zeros((2, 8, 8, 3), object), "object"),
+    ([np.zeros((8, 8, 3)), np.zeros((8, 7, 3))], "cannot be read as an array|real numbers"),
+    ({"normal": np.zeros((2, 8, 8, 3))}, "features are a dict by task; expected an array"),
+    (np.zeros((2, 0, 8, 3)), r"size \(0, 8\); expected at least 1 position"),
+    (np.broadcast_to(np.float32(0), (1, 1 << 12, 1 << 12, 3)), "expected 4194304 at most"),
+    (np.float32(3), r"shape \(\); expected \(N, 8, 8, 3\)"),
+]
+
+
+@pytest.mark.parametrize(("features", "message"), NO_FEATURES)
+def test_what_is_no_batch_of_features_is_refused(features, message):
+    codec, (params, frozen) = CODECS["codebook"], prepared("codebook")
+    with pytest.raises(VcmError, match=message):
+        codec.encode(params, frozen, features, 0.3)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16, jnp.bfloat16, np.int32, np.uint8, list])
+def test_features_of_any_type_of_real_numbers_are_coded_as_float32(kind):
+    codec, (params, frozen) = CODECS["codebook"], prepared("codebook")
+    x = np.round(features_of(codec.shape, 2)).clip(0, 100).astype(np.float32)
+    given = x.tolist() if kind is list else x.astype(kind)
+    assert codec.encode(params, frozen, given, 0.3) == codec.encode(params, frozen, x, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("lam", "message"),
+    [
+        (None, "lam: found object"),
+        ("0.3", "lam: found <U3"),
+        (True, "lam is True; expected numbers of 0.01 to 1"),
+        (0.3 + 0j, "lam: found complex128"),
+        ([0.3, None], "lam: found object"),
+        ([[0.3], [0.3, 0.3]], "lam cannot be read as an array|lam: found object"),
+        (np.full(3, 0.3), r"lam has shape \(3,\); expected a number, or \(2,\)"),
+        (np.full((2, 1), 0.3), r"lam has shape \(2, 1\)"),
+        (np.array([0.3, np.nan]), "lam is nan; this model covers"),
+        (10**400, "lam: found object"),
+    ],
+)
+def test_what_is_no_lam_is_refused_by_all_that_takes_one(lam, message):
+    codec, (params, frozen) = CODECS["codebook"], prepared("codebook")
+    x, streams, *_ = decoded("codebook", 2)
+    with pytest.raises(VcmError, match=message):
+        codec.encode(params, frozen, x, lam)
+    with pytest.raises(VcmError, match=message):
+        codec.decode(params, frozen, streams, lam)
+
+
+@pytest.mark.parametrize(
+    ("streams", "message"),
+    [
+        (b"abc", r"streams are one bytes; expected a list of byte strings: \[stream\]"),
+        ("abc", "streams are one str"),
+        (bytearray(3), "streams are one bytearray"),
+        (memoryview(b"abc"), "streams are one memoryview"),
+        (None, "streams are None; expected a list"),
+        (7, "streams are 7; expected a list"),
+        ([b"abc", "abc"], r"streams\[1\] is of type str; expected bytes"),
+        ([3, 4], r"streams\[0\] is of type int; expected bytes"),
+        (np.zeros(3, np.uint8), r"streams\[0\] is of type uint8; expected bytes"),
+        ([None], r"streams\[0\] is of type NoneType"),
+    ],
+)
+def test_what_is_no_list_of_byte_strings_is_refused(streams, message):
+    codec, (params, frozen) = CODECS["codebook"], prepared("codebook")
+    with pytest.raises(VcmError, match=message):
+        codec.decode(params, frozen, streams, 0.3)
+    with pytest.raises(VcmError, match=message):
+        codec.read(frozen, streams, np.zeros(1, np.int32))
+
+
+def test_any_sequence_of_bytes_is_decoded():
+    codec, (params, frozen) = CODECS["codebook"], prepared("codebook")
+    _, streams, *_ = decoded("codebook", 2)
+    expected = codec.decode(params, frozen, streams, 0.3)
+    for same in (
+        tuple(streams),
+        iter(streams),
+        [bytearray(s) for s in streams],
+        [memoryview(s) for s in streams],
+        np.array(streams, object),
+    ):
+        np.testing.assert_array_equal(codec.decode(params, frozen, same, 0.3), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("codebook", (8,), r"size of the features is \(8,\); expected \(H, W\), two integers"),
+        ("codebook", (8, 8, 3), "expected"),
+        ("codebook", 8, "size of the features is 8"),
+        ("codebook", "88", "size of the features is '88'"),
+        ("codebook", (8.0, 8.0), "two integers"),
+        ("codebook", (None, 8), "two integers"),
+        ("codebook", (0, 8), r"size \(0, 8\); expected at least 1"),
+        ("codebook", (8, -1), "expected at least 1"),
+        ("codebook", (1 << 40, 1), "expected 4194304 at most .*MOST_POSITIONS"),
+        ("codebook of a vector", (8, 8), "expected None, as they have no positions"),
+    ],
+)
+def test_what_is_no_size_is_refused_before_anything_is_decoded(name, size, message):
+    codec, (params, frozen) = CODECS[name], prepared(name)
+    _, streams, *_ = decoded(name, 1)
+    with pytest.raises(VcmError, match=message):
+        codec.decode(params, frozen, streams, 0.3, size)
+    with pytest.raises(VcmError, match=message):
+        codec.read(frozen, streams, np.zeros(1, np.int32), size)
+    with pytest.raises(VcmError, match=message):
+        codec.ideal_bits(frozen, streams, np.zeros(1, np.int32), size)
+
+
+@pytest.mark.parametrize("level", [np.zeros(3, int), np.zeros(2), np.array([0, 256]), [0, -1], 0])
+def test_levels_that_the_codec_does_not_have_are_refused(level):
+    codec, (_, frozen) = CODECS["codebook"], prepared("codebook")
+    _, streams, _, symbols = decoded("codebook", 2)
+    with pytest.raises(VcmError, match="level is"):
+        codec.read(frozen, streams, level)
+    with pytest.raises(VcmError, match="level is"):
+        codec.write(frozen, symbols.side, symbols.latent, level)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shape": "abc"},
+        {"shape": None},
+        {"shape": 8},
+        {"shape": (8.0, 8, 3)},
+        {"shape": ((8, 8, 3),)},
+        {"shape": {"a": 3}},
+        {"shape": {f"t{i}": (3,) for i in range(101)}, "latent_channels": 101},
+        {"latent_channels": 0},
+        {"latent_channels": 2.5},
+        {"latent_channels": "64"},
+        {"hidden": -1},
+        {"hidden": None},
+        {"side": True},
+        {"stride": 0},
+        {"stride": 1 << 12},
+        {"context": 1},
+        {"prioritised": "no"},
+        {"prior": ["codebook"]},
+        {"lams": 0.1},
+        {"lams": (0.1,)},
+        {"lams": (0.1, 0.2, 0.3)},
+        {"lams": ("0.1", "1")},
+        {"lams": "12"},
+        {"lams": (True, 2)},
+        {"lams": (math.nan, 1.0)},
+    ],
+)
+def test_hyper_parameters_of_other_types_are_refused(options):
+    with pytest.raises(VcmError, match=next(iter(options))):
+        FeatureCodec(**{"shape": (8, 8, 3)} | options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1 << 12, 1 << 12, 3), r"size \(4096, 4096\), .* expected 4194304 at most"),
+        ({1: (3,)}, "task is named 1; expected a word"),
+        ({"../../esc": (3,)}, "task is named '../../esc'; expected a word"),
+        ({"a": (3,), "A": (3,)}, "tasks are named 'a' and 'A'; expected more than case to differ"),
+    ],
+)
+def test_shapes_and_names_beyond_all_reason_are_refused(shape, message):
+    with pytest.raises(VcmError, match=message):
+        FeatureCodec(shape)
+
+
+def test_numbers_of_numpy_make_the_same_codec_as_those_of_python():
+    shape = np.array([8, 8, 3])
+    lams = np.array([0.25, 0.5], np.float32)
+    codec = FeatureCodec(shape, lams=lams, hidden=np.int64(16), side=np.uint8(3))
+    assert codec == FeatureCodec((8, 8, 3), lams=(0.25, 0.5), hidden=16, side=3)
+    assert json.dumps(dataclasses.asdict(codec))
+
+
+def test_the_control_group_has_no_bytes():
+    codec = tiny((8, 8, 3), None)
+    with pytest.raises(VcmError, match="prior is None"):
+        codec.tables({})

@@ -203,3 +203,47 @@ def test_the_encoder_alone_knows_what_matters_more():
         codec.encode(params, frozen, features, LAM, np.zeros((3, 2)))
     with pytest.raises(VcmError, match="trained without"):
         CODEC.encode(params, frozen, features, LAM, priority)
+
+
+@pytest.mark.parametrize("only", ["normal", "class_scene", None, 3])
+def test_one_name_of_a_task_is_no_list_of_them(coded, only):
+    codec, params, frozen, _, streams = coded
+    with pytest.raises(VcmError, match=r"only is .*expected a tuple of names"):
+        codec.decode(params, frozen, streams, LAM, only=only)
+
+
+def test_a_list_of_names_is_as_good_as_a_tuple(coded):
+    codec, params, frozen, _, streams = coded
+    assert codec.decode(params, frozen, streams, LAM, only=["edge"]).keys() == {"edge"}
+
+
+@pytest.mark.parametrize("features", [np.zeros((3, 8, 12, 3)), None, [1, 2], "normal"])
+def test_features_that_are_not_by_task_are_refused(coded, features):
+    codec, params, frozen, *_ = coded
+    with pytest.raises(VcmError, match="expected a dict by task, of normal, class_scene"):
+        codec.encode(params, frozen, features, LAM)
+
+
+def test_what_else_a_dict_of_features_holds_is_left_out(coded):
+    codec, params, frozen, features, streams = coded
+    more = features | {"image": np.array(["a", "b"]), "label": None}
+    assert codec.encode(params, frozen, more, LAM) == streams
+    again = codec.init(jax.random.key(0), features | {"label": np.zeros((3, 4))})
+    assert jax.tree.structure(again) == jax.tree.structure(params)
+
+
+@pytest.mark.parametrize(
+    ("priority", "message"),
+    [
+        (np.full((3, 4), np.nan), "priority holds NaN"),
+        (np.full((3, 4), "a"), "priority: found <U1"),
+        ([[0.0, 1.0]] * 3, r"priority has shape \(3, 2\); expected \(3, 4\)"),
+        (0.0, r"priority has shape \(\)"),
+        ({"normal": 1.0}, "priority: found object"),
+    ],
+)
+def test_what_is_no_priority_is_refused(priority, message):
+    codec = dataclasses.replace(CODEC, prioritised=True)
+    params = codec.init(jax.random.key(0))
+    with pytest.raises(VcmError, match=message):
+        codec.encode(params, codec.tables(params), features_of(), LAM, priority)

@@ -10,6 +10,7 @@ of several tasks, which then share the latent: see `nets.transfer`.
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -18,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vcmjax import arrays
 from vcmjax.coding import range_coder, tables
 from vcmjax.entropy import checkerboard, gaussian, integer
 from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
 from vcmjax.entropy.scale_hyperprior import ScaleHyperprior
-from vcmjax.errors import VcmError
+from vcmjax.errors import CorruptStream, VcmError
 from vcmjax.nets import layers, transfer
 from vcmjax.nets.transfer import Features, Shape, Shapes, Size, Transfer
 from vcmjax.rounding import add_noise, straight_through
@@ -30,6 +32,11 @@ from vcmjax.rounding import add_noise, straight_through
 Array = jax.Array | np.ndarray
 LEVELS = 256
 """Rate levels of a conditioned model: λ travels as one byte."""
+LARGEST = 1 << 30
+"""Quantisation steps that a symbol may be from 0. The coder's escape codes hold any int32, from
+which the offset of a table is still to be taken: half of their range, whatever the table."""
+_BEYOND = -(1 << 31)
+"""Stands for a symbol that is farther, or no number."""
 _CHUNK, _POSITIONS = 32, 1 << 14
 """Images coded at once: 32, or as many as have this many feature positions, which bounds memory."""
 _SIDE_RANGE = 64
@@ -109,6 +116,12 @@ class FeatureCodec:
         """Refuse what cannot work, before any array exists."""
         object.__setattr__(self, "shape", transfer.named(self.shape))
         object.__setattr__(self, "outputs", transfer.named(self.outputs))
+        for name in ("latent_channels", "stride", "hidden", "side"):
+            object.__setattr__(self, name, _count(name, getattr(self, name)))
+        for name in ("prioritised", "context"):
+            if not isinstance(getattr(self, name), bool):
+                raise VcmError(f"{name} is {getattr(self, name)!r}; expected True or False")
+        object.__setattr__(self, "lams", _range_of(self.lams))
         self.transfer  # noqa: B018 - which refuses shapes, strides and channels
         if self.prior not in ("codebook", "spatial", None):
             raise VcmError(f"prior is {self.prior!r}; expected 'codebook', 'spatial' or None")
@@ -116,9 +129,6 @@ class FeatureCodec:
             raise VcmError("a vector has no positions for prior='spatial'; use prior='codebook'")
         if self.context and not (self.prior and self.spatial):
             raise VcmError("context needs a prior, and a latent that has positions")
-        low, high = self.lams
-        if not (0 < low <= high < math.inf):
-            raise VcmError(f"lams is {self.lams}; expected 0 < least <= greatest, both finite")
 
     @functools.cached_property
     def transfer(self) -> Transfer:
@@ -148,18 +158,23 @@ class FeatureCodec:
           key: PRNG key.
           features: (N, *shape) examples, of `outputs` as well, whose mean and deviation per channel
             normalise every input; without them inputs are taken as they come.
+
+        Raises:
+          VcmError: Features of another shape; a fork of a process that has used JAX.
         """
+        arrays.check_process()
         keys = jax.random.split(key, 3)
         of = self.transfer
         statistics = of.identity() if features is None else self.statistics(features)
         params: dict[str, Any] = {"statistics": statistics, **of.init(keys[0], keys[1])}
         if self.prior:
-            latent = jnp.zeros((1, *of.latent_size(), self.latent_channels))
-            params["prior"] = layers.init(self._prior, keys[2], latent, jnp.zeros((1,)))
+            latent = jnp.zeros((1, *of.latent_size(), self.latent_channels), jnp.float32)
+            level = jnp.zeros((1,), jnp.float32)
+            params["prior"] = layers.init(self._prior, keys[2], latent, level)
             if self.context:
                 key = jax.random.fold_in(keys[2], 0)
                 params["context"] = layers.init(
-                    self._checkerboard, key, latent, latent, latent, jnp.zeros((1,))
+                    self._checkerboard, key, latent, latent, latent, level
                 )
         return params
 
@@ -174,14 +189,22 @@ class FeatureCodec:
         return 1 if self.lams[0] == self.lams[1] else LEVELS
 
     def level_of(self, lam: float | np.ndarray) -> np.ndarray:
-        """Nearest rate level 0..255 of λ, which must lie in `lams`; int array."""
-        lam = np.asarray(lam, np.float64)
+        """Nearest rate level 0..255 of λ, which must lie in `lams`; int array.
+
+        Raises:
+          VcmError: A λ is outside, or no number.
+        """
         low, high = self.lams
-        if not np.all((lam >= low * (1 - 1e-6)) & (lam <= high * (1 + 1e-6))):
-            raise VcmError(f"lam is {lam}; this model covers {low:g} to {high:g}")
+        given = transfer.numbers("lam", lam)
+        if given.dtype == bool:
+            raise VcmError(f"lam is {lam}; expected numbers of {low:g} to {high:g}")
+        value = given.astype(np.float64)
+        outside = ~((value >= low * (1 - 1e-6)) & (value <= high * (1 + 1e-6)))
+        if outside.any():
+            raise VcmError(f"lam is {value[outside][0]}; this model covers {low:g} to {high:g}")
         if self.levels == 1:
-            return np.zeros(lam.shape, np.int32)
-        return np.rint((LEVELS - 1) * np.log(lam / low) / np.log(high / low)).astype(np.int32)
+            return np.zeros(value.shape, np.int32)
+        return np.rint((LEVELS - 1) * np.log(value / low) / np.log(high / low)).astype(np.int32)
 
     def lam_of(self, level: int | np.ndarray) -> np.ndarray:
         """λ of a rate level; inverse of `level_of`."""
@@ -195,7 +218,7 @@ class FeatureCodec:
         params: dict,
         key: jax.Array,
         features: Features,
-        lam: jax.Array,
+        lam: Array | float,
         priority: jax.Array | None = None,
     ) -> Output:
         """The differentiable model: noise for the rate, straight-through for the reconstruction.
@@ -209,10 +232,10 @@ class FeatureCodec:
           priority: (B, tasks that come back) of a codec that is `prioritised`, see `encode`.
         """
         size, count = self.transfer.size_of(features), transfer.count(features)
-        level = self._position(jnp.broadcast_to(lam, (count,)))
+        level = self._position(jnp.broadcast_to(jnp.asarray(lam, jnp.float32), (count,)))
         latent = self.transfer.analyse(params, features, level, priority)
         if not self.prior:
-            none = jnp.zeros(count)
+            none = jnp.zeros(count, jnp.float32)
             return Output(self.transfer.synthesise(params, latent, level, size), none, none)
         if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # of jax.random.PRNGKey
             key = jax.random.wrap_key_data(key)
@@ -241,6 +264,8 @@ class FeatureCodec:
     ) -> Symbols:
         """The evaluation-mode model: integers, their estimated bits, and the reconstruction.
 
+        What is no number, or beyond ±`LARGEST`, becomes the least int32, which `write` refuses.
+
         Args:
           params: From `init`, of a codec that has a prior.
           features: (B, *shape).
@@ -254,7 +279,7 @@ class FeatureCodec:
         mean, _ = self._in_context(params, jnp.round(latent - mean), mean, log_scale, position)
         q = jnp.round(latent - mean)
         output = self.restore(params, side, q, level, self.transfer.size_of(features))
-        return Symbols(side.astype(jnp.int32), q.astype(jnp.int32), output)
+        return Symbols(_int32(side), _int32(q), output)
 
     @functools.partial(jax.jit, static_argnums=(0, 5))
     def restore(
@@ -269,12 +294,12 @@ class FeatureCodec:
           level: int (B,), rate levels.
           size: (H, W) of the features, see `Transfer.size_of`.
         """
-        position = self._from_level(level)
+        position, q = self._from_level(level), jnp.asarray(q, jnp.float32)
         mean, scale = self.predict(params, side, q, level)
         return Output(
             self.transfer.synthesise(params, q + mean, position, size),
             _per_image(gaussian.bits(q, scale)),
-            _per_image(self._call(params, "side_bits", side.astype(jnp.float32), position)),
+            _per_image(self._call(params, "side_bits", jnp.asarray(side, jnp.float32), position)),
         )
 
     def predict(
@@ -282,7 +307,8 @@ class FeatureCodec:
     ) -> tuple[jax.Array, jax.Array]:
         """Mean and scale of each latent, shape of `q`; arguments as in `restore`."""
         position, size = self._from_level(level), q.shape[1:-1]
-        mean, log_scale = self._call(params, "predict", side.astype(jnp.float32), position, size)
+        side, q = jnp.asarray(side, jnp.float32), jnp.asarray(q, jnp.float32)
+        mean, log_scale = self._call(params, "predict", side, position, size)
         return self._in_context(params, q, mean, log_scale, position)
 
     # Bytes
@@ -292,7 +318,12 @@ class FeatureCodec:
 
         The sixty-four Gaussians come first; for the spatial prior the densities of each rate
         level and channel follow.
+
+        Raises:
+          VcmError: Parameters that have diverged; a codec without prior; a fork of a process that
+            has used JAX.
         """
+        arrays.check_process()
         rows, offsets = tables.gaussian(gaussian.SCALES)
         levels = np.arange(self.levels)
         positions = self._from_level(jnp.asarray(levels))
@@ -339,34 +370,27 @@ class FeatureCodec:
         Args:
           params: From `init`, trained.
           frozen: From `tables(params)`.
-          features: (N, *shape), finite.
+          features: (N, *shape), finite in float32, and not so great that a symbol is beyond
+            ±`LARGEST` or the reconstruction beyond float32.
           lam: λ, a scalar or (N,), within `lams`; the decoder must be told it.
           priority: (N, tasks that come back) of a codec that is `prioritised`: the logarithm of
             each task's weight, 0 where it matters as much as others. The decoder need not know.
 
         Raises:
-          VcmError: Features of another shape or not finite; λ out of range; priorities of another
-            shape, or of a codec that takes none.
+          VcmError: Features of another shape or type, not finite, or too great; λ out of range;
+            priorities of another shape, or of a codec that takes none; a fork of a process that
+            has used JAX.
         """
+        arrays.check_process()
+        features = self._features(features)
         size, count = self.transfer.size_of(features), transfer.count(features)
-        shape = (count, len(self.transfer.received))
-        if priority is not None and not (self.prioritised and np.shape(priority) == shape):
-            expected = shape if self.prioritised else "none: this codec was trained without"
-            raise VcmError(f"priority has shape {np.shape(priority)}; expected {expected}")
-        as_float = functools.partial(np.asarray, dtype=np.float32)
-        features, priority = jax.tree.map(as_float, (features, priority))
-        counts = [len(leaf) for leaf in jax.tree.leaves(features)]
-        if len(set(counts)) > 1:
-            raise VcmError(f"features of {counts} images; expected as many")
-        for leaf in jax.tree.leaves(features):
-            if not np.all(np.isfinite(leaf)):
-                bad = int(np.flatnonzero(~np.isfinite(leaf).reshape(count, -1).all(1))[0])
-                raise VcmError(f"features[{bad}] holds NaN or infinity; expected finite values")
+        levels, priority = self.levels_of(lam, count), self._priority(priority, count)
         streams: list[bytes] = []
         leaves, form = jax.tree.flatten((features, priority))
-        for level, *chunk in _chunks(_images_at_once(size), self._levels(lam, count), *leaves):
+        for level, *chunk in _chunks(_images_at_once(size), levels, *leaves):
             part, told = jax.tree.unflatten(form, chunk)
             symbols = self.quantise(params, part, level, told)
+            _refuse_beyond(symbols, part, len(streams))
             streams += self.write(frozen, symbols.side, symbols.latent, level)
         return streams[:count]
 
@@ -381,10 +405,20 @@ class FeatureCodec:
         """The bytes of symbols as `quantise` or `refine.refine` gives them: integers alone.
 
         `coder` is `coding.range_coder` or `coding.tfc`, which write the same.
+
+        Raises:
+          VcmError: A symbol is beyond ±`LARGEST`; a level that the codec does not have.
         """
+        side, latent = np.asarray(side), np.asarray(latent)
+        level = self._checked_level(level, len(side))
+        for symbols in (side, latent):
+            if bad := _first_beyond(symbols):
+                raise VcmError(
+                    f"a symbol of image {bad[0]} is {bad[1]}; the coder holds ±{LARGEST} at most"
+                )
         streams: list[bytes] = []
         of = _images_at_once(tuple(self.stride * n for n in latent.shape[1:-1]))
-        for s, q, at in _chunks(of, np.asarray(side), np.asarray(latent), np.asarray(level)):
+        for s, q, at in _chunks(of, side, latent, level):
             streams += coder.encode_batch(*_coded(frozen, s, q, at), frozen.cdf)
         return streams[: len(side)]
 
@@ -409,14 +443,23 @@ class FeatureCodec:
 
         Raises:
           CorruptStream: A stream no encoder can have written.
+          VcmError: Anything but a list of byte strings; a size or level that the codec does not
+            have.
         """
-        latent_size = self.transfer.latent_size(size)
-        side_shape = self._prior.side_shape(latent_size)
+        streams = byte_strings(streams)
+        level = self._checked_level(level, len(streams))
+        latent_size = self.transfer.latent_size(self.transfer.check_size(size))
+        side_shape = self.side_shape(latent_size)
         decoder = coder.BatchDecoder(streams, frozen.cdf)
 
         def symbols(index: np.ndarray) -> np.ndarray:
             flat = _flat(index)
-            return (decoder.read(flat) + frozen.offsets[flat]).reshape(index.shape)
+            found = decoder.read(flat).astype(np.int64) + frozen.offsets[flat]
+            if bad := _first_beyond(found):
+                raise CorruptStream(
+                    f"stream {bad[0]}: a symbol is {bad[1]}; no encoder writes beyond ±{LARGEST}"
+                )
+            return found.astype(np.int32).reshape(index.shape)
 
         side = symbols(_side_index(frozen, level, (len(streams), *side_shape)))
         scales = frozen.scales
@@ -432,6 +475,10 @@ class FeatureCodec:
         flat[:, then] = symbols(_flat(scales.indexes(log_scales))[:, then])
         return side, latent
 
+    def side_shape(self, latent_size: Size) -> Shape:
+        """Shape of one image's side symbols, beside a latent of (h, w), or () without positions."""
+        return self._prior.side_shape(latent_size)
+
     def ideal_bits(
         self,
         frozen: Tables,
@@ -444,6 +491,7 @@ class FeatureCodec:
         Arguments and errors as of `read`. A stream's length exceeds their sum by its termination.
         """
         side, latent = self.read(frozen, streams, level, size)
+        level = self._checked_level(level, len(side))
         bits = tables.ideal_bits(*_coded(frozen, side, latent, level), frozen.cdf)
         of_side, of_latent = np.split(bits, [_flat(side).shape[1]], axis=1)
         return of_side.sum(1), of_latent.sum(1)
@@ -472,19 +520,53 @@ class FeatureCodec:
 
         Raises:
           CorruptStream: A stream no encoder can have written.
-          VcmError: A task in `only` that does not come back.
+          VcmError: Anything but a list of byte strings; λ out of range; a size that the features
+            cannot have; a task in `only` that does not come back; a fork of a process that has
+            used JAX.
         """
-        count, of = len(streams), self.transfer.size if size is None else tuple(size)
+        arrays.check_process()
+        streams, of = byte_strings(streams), self.transfer.check_size(size)
+        count, only = len(streams), self.transfer.check_only(only)
+        levels = self.levels_of(lam, count)
         parts = [self.transfer.none(of, only)]
-        for rows, level in _chunks(_images_at_once(of), np.arange(count), self._levels(lam, count)):
+        for rows, level in _chunks(_images_at_once(of), np.arange(count), levels):
             side, q = self.read(frozen, [streams[i] for i in rows], level, of, coder)
             parts.append(self._reconstruct(params, side, q, level, of, only))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
     # The parts
 
+    def _features(self, features: Features) -> Features:
+        """What is sent of the given features, float32."""
+        given = self.transfer.given(features)
+        found = {
+            name: transfer.as_float(f"features of {name}" if name else "features", given[name])
+            for name in self.transfer.sent
+            if name in given
+        }
+        self.transfer.size_of(self.transfer.bare(found))
+        counts = [len(each) for each in found.values()]
+        if len(set(counts)) > 1:
+            raise VcmError(f"features of {counts} images; expected as many")
+        for name, each in found.items():
+            _refuse_infinite(each, given[name])
+        return self.transfer.bare(found)
+
+    def _priority(self, priority: Any, count: int) -> np.ndarray | None:
+        if priority is None:
+            return None
+        found, shape = transfer.as_float("priority", priority), (count, len(self.transfer.received))
+        if not self.prioritised or found.shape != shape:
+            expected = shape if self.prioritised else "none: this codec was trained without"
+            raise VcmError(f"priority has shape {found.shape}; expected {expected}")
+        if not np.isfinite(found).all():
+            raise VcmError("priority holds NaN or infinity; expected logarithms of weights")
+        return found
+
     @property
     def _prior(self) -> CodebookHyperprior | ScaleHyperprior:
+        if self.prior is None:
+            raise VcmError("prior is None: the Control Group has no bytes; expected another codec")
         if self.prior == "spatial":
             return ScaleHyperprior(self.latent_channels, self.side)
         size = self.transfer.latent_size() or (1, 1)
@@ -524,12 +606,111 @@ class FeatureCodec:
 
     @functools.partial(jax.jit, static_argnums=(0, 5, 6))
     def _reconstruct(self, params, side, q, level, size, only):
-        position = self._from_level(level)
+        position, q = self._from_level(level), jnp.asarray(q, jnp.float32)
         mean, _ = self.predict(params, side, q, level)
         return self.transfer.synthesise(params, q + mean, position, size, only)
 
-    def _levels(self, lam: float | np.ndarray, count: int) -> np.ndarray:
-        return np.broadcast_to(self.level_of(lam), (count,)).astype(np.int32)
+    def levels_of(self, lam: float | np.ndarray, count: int) -> np.ndarray:
+        """Rate level of each of `count` images, int32; raises as `level_of` does."""
+        level = self.level_of(lam)
+        if level.shape not in ((), (1,), (count,)):
+            raise VcmError(f"lam has shape {level.shape}; expected a number, or ({count},)")
+        return np.broadcast_to(level, (count,)).astype(np.int32)
+
+    def _checked_level(self, level: Any, count: int) -> np.ndarray:
+        found = np.asarray(level)
+        if found.shape != (count,) or found.dtype.kind not in "iu":
+            raise VcmError(f"level is {found.dtype} {found.shape}; expected integers ({count},)")
+        if found.size and not 0 <= found.min() <= found.max() < self.levels:
+            raise VcmError(f"level is {found}; this codec has those of 0 to {self.levels - 1}")
+        return found.astype(np.int32)
+
+
+def _count(name: str, value: Any) -> int:
+    try:
+        found = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = 0
+    if found >> 31 > 0:
+        raise VcmError(f"{name} is beyond 2**31; expected less")
+    if found < 1:
+        raise VcmError(f"{name} is {value!r}; expected a whole number, at least 1")
+    return found
+
+
+def _range_of(lams: Any) -> tuple[float, float]:
+    """`lams`, as numbers of Python, which are written down and hashed alike."""
+    try:
+        found = tuple(lam if type(lam) in (int, float) else float(lam) for lam in lams)
+    except (TypeError, ValueError):
+        found = ()
+    text = isinstance(lams, str) or any(isinstance(lam, str | bool) for lam in found and lams)
+    if text or len(found) != 2 or not 0 < found[0] <= found[1] < math.inf:
+        raise VcmError(f"lams is {lams}; expected 0 < least <= greatest, both finite")
+    return found
+
+
+def byte_strings(streams: Any) -> list[bytes]:
+    """Streams that a user gives.
+
+    Raises:
+      VcmError: A single one, or something else than a list of them.
+    """
+    if isinstance(streams, str | bytes | bytearray | memoryview):
+        found = type(streams).__name__
+        raise VcmError(f"streams are one {found}; expected a list of byte strings: [stream]")
+    try:
+        listed = list(streams)
+    except TypeError:
+        raise VcmError(f"streams are {streams!r:.60}; expected a list of byte strings") from None
+    for i, stream in enumerate(listed):
+        if not isinstance(stream, bytes | bytearray | memoryview):
+            found = type(stream).__name__
+            raise VcmError(f"streams[{i}] is of type {found}; expected bytes")
+    return [bytes(stream) for stream in listed]
+
+
+def _refuse_infinite(features: np.ndarray, given: Any) -> None:
+    finite = np.isfinite(features)
+    if finite.all():
+        return
+    at = tuple(int(n) for n in np.argwhere(~finite)[0])
+    value = np.asarray(given)[at]
+    what = f"{value}, beyond float32" if np.isfinite(value) else "NaN or infinity"
+    raise VcmError(f"features[{at[0]}] holds {what}; expected finite values")
+
+
+def _int32(x: jax.Array) -> jax.Array:
+    return jnp.where(jnp.abs(x) <= LARGEST, x, float(_BEYOND)).astype(jnp.int32)
+
+
+@jax.jit
+def _codable(symbols: Symbols) -> jax.Array:
+    """(B,): whether the coder holds all symbols, and float32 what they stand for."""
+    good = [x != _BEYOND for x in (symbols.side, symbols.latent)]
+    good += [jnp.isfinite(x) for x in jax.tree.leaves(symbols.output.feature)]
+    return jnp.stack([x.reshape(len(x), -1).all(1) for x in good]).all(0)
+
+
+def _refuse_beyond(symbols: Symbols, features: Features, first: int) -> None:
+    """Refuse symbols of features the first of which has number `first`."""
+    good = np.asarray(_codable(symbols))
+    if not good.all():
+        bad = int(np.flatnonzero(~good)[0])
+        reach = max(float(np.abs(leaf[bad]).max()) for leaf in jax.tree.leaves(features))
+        raise VcmError(
+            f"features[{first + bad}] reach {reach:.4g}, far from what the codec was trained on; "
+            f"expected a latent within ±{LARGEST} quantisation steps, the coder's range, and a "
+            "reconstruction within that of float32"
+        )
+
+
+def _first_beyond(symbols: np.ndarray) -> tuple[int, int] | None:
+    """Image and value of the first symbol that the coder does not hold."""
+    if not symbols.size or (symbols.min() >= -LARGEST and symbols.max() <= LARGEST):
+        return None
+    at = np.argwhere((symbols < -LARGEST) | (symbols > LARGEST))[0]
+    return int(at[0]), int(symbols[tuple(at)])
 
 
 def _images_at_once(size: tuple[int, ...]) -> int:

@@ -110,7 +110,7 @@ def _round(codec: FeatureCodec, distortion: Callable, pixels: int) -> Callable:
         ranked = jnp.concatenate([gain.reshape(batch, -1) for gain in gains], axis=1)
         value, best = jax.lax.top_k(-ranked, _CANDIDATES)
         change = (
-            jax.nn.one_hot(best % symbols, symbols)
+            jax.nn.one_hot(best % symbols, symbols, dtype=jnp.float32)
             * jnp.where(best < symbols, 1.0, -1.0)[..., None]
         )
         # Jointly: all that promise a gain by themselves.

@@ -49,7 +49,7 @@ class Checkerboard(nn.Module):
           log_scale: The hyperprior's, likewise, within the grid of scales.
           level: (B,) rate level in [-1, 1].
         """
-        anchor = jnp.asarray(anchors(q.shape[1], q.shape[2]))
+        anchor = jnp.asarray(anchors(q.shape[1], q.shape[2]))[None]
         x = jnp.concatenate([jnp.where(anchor, q, 0.0), log_scale], axis=-1)
         for layer, film in zip((self.near, self.deep), self.film, strict=True):
             x = nn.leaky_relu(film(layer(x), level))

@@ -58,10 +58,10 @@ class CodebookHyperprior(nn.Module):
         self.projection = nn.Dense(self.dimension)
 
         self.log_scale = self.param(
-            "log_scale", nn.initializers.constant(1.0 / SCALE_GAIN), (self.dimension,)
+            "log_scale", nn.initializers.constant(1.0 / SCALE_GAIN), (self.dimension,), jnp.float32
         )
         self.log_scale_slope = self.param(
-            "log_scale_slope", nn.initializers.normal(0.1), (2, self.dimension)
+            "log_scale_slope", nn.initializers.normal(0.1), (2, self.dimension), jnp.float32
         )
 
         self.decoder = [nn.Dense(self.hidden) for _ in range(2)]
@@ -69,7 +69,10 @@ class CodebookHyperprior(nn.Module):
         if self.spatial:
             self.coefficients = nn.Dense(self.maps * self.bases)
             self.codebook = self.param(
-                "codebook", nn.initializers.normal(0.5), (self.bases, *self.codebook_size)
+                "codebook",
+                nn.initializers.normal(0.5),
+                (self.bases, *self.codebook_size),
+                jnp.float32,
             )
         self.prediction = layer(self.hidden)
         self.prediction_film = Film()
@@ -85,7 +88,7 @@ class CodebookHyperprior(nn.Module):
     def side_scale(self, level: jax.Array) -> jax.Array:
         """Standard deviations of v's zero-mean Gaussians: (B,) levels to (B, dimension)."""
         trend = quadratic(self.log_scale_slope, level)
-        return gaussian.bounded_scale(SCALE_GAIN * (self.log_scale + trend))
+        return gaussian.bounded_scale(SCALE_GAIN * (self.log_scale[None] + trend))
 
     def side_bits(self, v: jax.Array, level: jax.Array) -> jax.Array:
         """Bits of each element of v, rounded or noisy: (B, dimension)."""

@@ -20,14 +20,14 @@ def init(key: jax.Array, channels: int, init_scale: float = 10.0) -> dict:
     scale = init_scale ** (1 / (len(_WIDTHS) - 1))
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(_WIDTHS)):
         key, sub = jax.random.split(key)
-        start = jnp.log(jnp.expm1(1 / scale / n_out))
-        params[f"matrix_{layer}"] = jnp.full((channels, n_out, n_in), start)
+        start = jnp.log(jnp.expm1(jnp.float32(1 / scale / n_out)))
+        params[f"matrix_{layer}"] = jnp.full((channels, n_out, n_in), start, jnp.float32)
         params[f"bias_{layer}"] = jax.random.uniform(
-            sub, (channels, n_out), minval=-0.5, maxval=0.5
+            sub, (channels, n_out), jnp.float32, minval=-0.5, maxval=0.5
         )
         if layer < len(_WIDTHS) - 2:
             # Not zero, where the gradient of the matrices' sharpness would start without effect.
-            params[f"factor_{layer}"] = jnp.full((channels, n_out), 0.01)
+            params[f"factor_{layer}"] = jnp.full((channels, n_out), 0.01, jnp.float32)
     return params
 
 
@@ -36,9 +36,10 @@ def _logits(params: dict, x: jax.Array) -> jax.Array:
     h = x[..., None]
     for layer in range(len(_WIDTHS) - 1):
         matrix = jax.nn.softplus(params[f"matrix_{layer}"])
-        h = jnp.einsum("coi,...ci->...co", matrix, h) + params[f"bias_{layer}"]
+        h = jnp.einsum("coi,...ci->...co", matrix, h)
+        h = h + jnp.broadcast_to(params[f"bias_{layer}"], h.shape)
         if layer < len(_WIDTHS) - 2:
-            h = h + jnp.tanh(params[f"factor_{layer}"]) * jnp.tanh(h)
+            h = h + jnp.broadcast_to(jnp.tanh(params[f"factor_{layer}"]), h.shape) * jnp.tanh(h)
     return h[..., 0]
 
 
@@ -55,7 +56,7 @@ def bits(params: dict, q: jax.Array, affine: tuple[jax.Array, jax.Array]) -> jax
 
     Source: Ballé et al. 2018, arXiv:1802.01436, appendix 6.1.
     """
-    gain, shift = affine
+    gain, shift = (jnp.broadcast_to(each, q.shape) for each in affine)
     upper = _logits(params, (q + 0.5) * gain + shift)
     lower = _logits(params, (q - 0.5) * gain + shift)
     # Mirror into the left tail, then subtract in logarithms: no cancellation in either tail.

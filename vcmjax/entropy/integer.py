@@ -207,6 +207,10 @@ class ScaleNetwork:
             if not 0 <= own <= len(steps):
                 raise ValueError(f"context of {len(steps) - own} steps of {len(steps)}")
             network = cls(int(arrays["gain_bits"]), steps[:own], thresholds, steps[own:])
+            if not 0 <= network.gain_bits <= FRACTION:
+                raise ValueError(f"gain_bits is {network.gain_bits}")
+            if odd := {s.taps for s in steps if isinstance(s, Linear)} - {1, 9}:
+                raise ValueError(f"convolution of {odd.pop()} taps")
         except (KeyError, TypeError, ValueError) as error:
             raise VcmError(f"not a scale network: {error!r}") from None
         check(network.steps + network.context)

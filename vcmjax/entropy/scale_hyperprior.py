@@ -40,7 +40,10 @@ class ScaleHyperprior(nn.Module):
 
         self.density = self.param("density", factorized.init, self.side_channels)
         self.density_slope = self.param(
-            "density_slope", nn.initializers.normal(0.1), (2, 2 * self.side_channels)
+            "density_slope",
+            nn.initializers.normal(0.1),
+            (2, 2 * self.side_channels),
+            jnp.float32,
         )
 
         self.decoder = [nn.Conv(self.hidden, (3, 3)), nn.Conv(4 * self.hidden, (3, 3))]

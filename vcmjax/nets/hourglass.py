@@ -57,8 +57,9 @@ class Hourglass(NamedTuple):
     def init(self, key: jax.Array, size: int = 128) -> dict:
         """Random parameters ``{"encoder": ..., "head": ...}`` for images of `size` pixels."""
         encoder_key, head_key = jax.random.split(key)
-        encoder = layers.init(self.encoder, encoder_key, jnp.zeros((1, size, size, 3)))
-        feature = jnp.zeros((1, size // self.stride, size // self.stride, CHANNELS))
+        encoder = layers.init(self.encoder, encoder_key, jnp.zeros((1, size, size, 3), jnp.float32))
+        side = size // self.stride
+        feature = jnp.zeros((1, side, side, CHANNELS), jnp.float32)
         return {"encoder": encoder, "head": layers.init(self.head, head_key, feature)}
 
     def encode(self, params: dict, image: jax.Array | np.ndarray, dtype: Any = None) -> jax.Array:
@@ -77,7 +78,11 @@ class Hourglass(NamedTuple):
         output = _applied(self.head, params["head"], feature, dtype)
         if self.scale == (1.0,) and self.shift == (0.0,):
             return output
-        return output * jnp.asarray(self.scale) + jnp.asarray(self.shift)
+        scale, shift = (
+            jnp.broadcast_to(jnp.asarray(each, jnp.float32), output.shape)
+            for each in (self.scale, self.shift)
+        )
+        return output * scale + shift
 
 
 def _applied(module: nn.Module, params: Any, inputs: jax.Array, dtype: Any) -> jax.Array:
@@ -278,8 +283,8 @@ class Deconv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, H, W, C) to (B, 2H, 2W, features)."""
         shape = (3, 3, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         # taps[a, p, k]: output 2m + p sees input m - 1 + a through w[k].
         taps = np.zeros((2, 2, 3), np.float32)
         taps[0, 0, 2] = taps[1, 0, 0] = taps[1, 1, 1] = 1
@@ -289,7 +294,8 @@ class Deconv(nn.Module):
         y = jax.lax.conv_general_dilated(
             x, phases, (1, 1), ((1, 0), (1, 0)), dimension_numbers=layout
         )
-        return upsample(y) + bias
+        y = upsample(y)
+        return y + jnp.broadcast_to(bias, y.shape)
 
 
 def _conv(features: int, side: int, stride: int, name: str, gain: float = 2.0) -> nn.Conv:

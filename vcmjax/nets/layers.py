@@ -61,4 +61,4 @@ def space_to_depth(x: jax.Array, side: int) -> jax.Array:
 
 def quadratic(slope: jax.Array, level: jax.Array) -> jax.Array:
     """slope[0]·t + slope[1]·t² for each rate level t: (2, k), (B,) to (B, k)."""
-    return level[:, None] * slope[0] + jnp.square(level)[:, None] * slope[1]
+    return level[:, None] * slope[:1] + jnp.square(level)[:, None] * slope[1:]

@@ -7,8 +7,7 @@ a directory of float32 that Orbax writes, ``network.json`` beside it.
 import hashlib
 import importlib.resources
 import json
-import os
-import shutil
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax import arrays
-from vcmjax.errors import DataError
+from vcmjax.errors import DataError, VcmError
+from vcmjax.io import atomic, files
 from vcmjax.nets import hourglass, small_hourglass
 from vcmjax.nets.hourglass import Hourglass
 from vcmjax.tasks import Task
 
 Scores = dict[str, dict[str, float]]
 _FORMAT = 1
+_ABOUT = 1 << 20
+"""Bytes that what is not weights may take."""
 
 
 class TaskNetwork(NamedTuple):
@@ -47,28 +49,47 @@ class TaskNetwork(NamedTuple):
 
 
 def save(path: Path, network: Hourglass, params: Any, scores: Scores) -> None:
-    """Write `params` with their scores to `path`, a file or a directory, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.part-{os.getpid()}")
+    """Write `params` with their scores to `path`, a file or a directory, whole or not at all.
+
+    Raises:
+      DataError: `path` holds something else; it cannot be written.
+      VcmError: A weight is not finite, of a small network in float16.
+    """
+    kept = stored(network, params)
+    if not _finite(kept):
+        kind = "float16" if network.name == "small" else "float32"
+        raise VcmError(f"{path}: weights that are not finite in {kind}; the training has diverged")
     if network.name == "small":
-        half = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16), params)
-        content = {"scores": json.dumps(scores), "params": half}
-        aside.write_bytes(flax.serialization.msgpack_serialize(content))
-        os.replace(aside, path)
+        content = {"scores": json.dumps(scores), "params": kept, "digest": _digest(kept, scores)}
+        with atomic.naming(path, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write(path, flax.serialization.msgpack_serialize(content))
         return
-    try:
-        arrays.save(aside / "params", params)
+    with atomic.naming(path, "written"):
+        foreign = path.is_dir() and any(path.iterdir()) and not (path / "network.json").exists()
+    if foreign:
+        raise DataError(f"{path}: exists and is not a network; name another directory.")
+    with atomic.directory(path) as aside:
+        arrays.save(aside / "params", kept)
         about = {
             "format": _FORMAT,
             "name": network.name,
-            "digest": _digest(params),
+            "digest": arrays.digest(kept),
             "scores": scores,
         }
         (aside / "network.json").write_text(json.dumps(about, indent=1) + "\n")
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def stored(network: Hourglass, params: Any) -> Any:
+    """`params` as `save` keeps them: those of a small network in half precision."""
+    kind = np.float16 if network.name == "small" else np.float32
+    with np.errstate(over="ignore"):  # what overflows is refused
+        return jax.tree.map(lambda leaf: np.asarray(leaf).astype(kind), params)
+
+
+def digest(network: TaskNetwork) -> str:
+    """SHA-256 of the parameters as they are stored and of the scores, in hexadecimal digits."""
+    return _digest(stored(network.network, network.params), network.scores)
 
 
 def load(path: Path, task: Task) -> TaskNetwork:
@@ -78,15 +99,26 @@ def load(path: Path, task: Task) -> TaskNetwork:
       DataError: No such file or directory, a damaged one, or not a network for `task`.
       UsageError: `path` is of the Taskonomy release, which has no network for `task`.
     """
+    arrays.check_process()
+    atomic.recover(path)
     return _load_released(path, task) if path.is_dir() else _load_small(path, task)
 
 
 def _load_small(path: Path, task: Task) -> TaskNetwork:
+    network = small_hourglass.hourglass(task)
+    expected = _expected(network)
+    bytes_of_all = 4 * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(expected))
     try:
-        data = path.read_bytes()
+        data = files.read(path, bytes_of_all + _ABOUT)
         content = flax.serialization.msgpack_restore(data)
-        scores = json.loads(content["scores"])
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), content["params"])
+        scores = _scores(json.loads(content["scores"]))
+        kept = content["params"]
+        if "digest" in content and content["digest"] != _digest(kept, scores):
+            raise ValueError("its weights or scores do not match its digest")
+        if _shapes(kept) == _shapes(expected):
+            params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), kept)
+        else:
+            params = None
     except FileNotFoundError:
         raise DataError(
             f"{path}: no such task network; train it by experiments.task_networks, or convert "
@@ -96,12 +128,13 @@ def _load_small(path: Path, task: Task) -> TaskNetwork:
         raise DataError(
             f"{path}: not a task network ({error}); delete it and train again."
         ) from error
-    network = small_hourglass.hourglass(task)
-    if _shapes(params) != _shapes(_expected(network)):
+    if params is None:
         raise DataError(
             f"{path}: not a network for {task.name} with {task.channels} channels; "
             "delete it and train again."
         )
+    if not _finite(params):
+        raise DataError(f"{path}: weights that are not finite; delete it and train again.")
     return TaskNetwork(task, network, params, hashlib.sha256(data).hexdigest()[:8], scores)
 
 
@@ -109,12 +142,12 @@ def _load_released(path: Path, task: Task) -> TaskNetwork:
     network = hourglass.hourglass(task)
     again = "convert it again by vcmjax convert."
     try:
-        about = json.loads((path / "network.json").read_text())
+        about = json.loads(files.read(path / "network.json", _ABOUT))
         found, name = about["format"], about["name"]
-        digest, scores = about["digest"], about["scores"]
+        digest, scores = str(about["digest"]), _scores(about["scores"])
     except FileNotFoundError as error:
         raise DataError(f"{path}: not a converted network ({error.filename}); {again}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"{path}: network.json is damaged ({error!r}); {again}") from None
     if found != _FORMAT:
         raise DataError(f"{path}: format {found}; expected {_FORMAT}; {again}")
@@ -122,11 +155,12 @@ def _load_released(path: Path, task: Task) -> TaskNetwork:
         raise DataError(f"{path}: the network of {name}; expected that of {task.name}; {again}")
     try:
         params = arrays.load(path / "params", _expected(network))
-    except Exception as error:  # Orbax raises many types on damaged files and on other shapes
-        reason = str(error).strip().split("\n")[0]
-        raise DataError(f"{path}: damaged ({reason}); {again}") from error
-    if _digest(params) != digest:
+    except DataError as error:
+        raise DataError(f"{path}: damaged ({error}); {again}") from error
+    if arrays.digest(params) != digest:
         raise DataError(f"{path}: its arrays do not match its digest: damaged; {again}")
+    if not _finite(params):
+        raise DataError(f"{path}: weights that are not finite; {again}")
     return TaskNetwork(task, network, params, digest[:8], scores)
 
 
@@ -149,8 +183,23 @@ def _shapes(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.shape, params)
 
 
-def _digest(params: Any) -> str:
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-    return digest.hexdigest()
+def _digest(kept: Any, scores: Scores) -> str:
+    text = arrays.digest(kept) + json.dumps(scores, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _finite(params: Any) -> bool:
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(params))
+
+
+def _scores(found: Any) -> Scores:
+    """What was read, if it is scores.
+
+    Raises:
+      ValueError: It is something else.
+    """
+    splits = found.values() if isinstance(found, dict) else [None]
+    for of in splits:
+        if not isinstance(of, dict) or not all(isinstance(x, int | float) for x in of.values()):
+            raise ValueError("scores are no numbers by name")
+    return found

@@ -14,13 +14,15 @@ positions, which the paper, whose features all have positions, does not need.
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vcmjax import tasks
 from vcmjax.errors import VcmError
 from vcmjax.nets import layers
 from vcmjax.nets.transforms import (
@@ -38,6 +40,11 @@ Features = Any
 """An array (B, *shape), or a dict of them by task."""
 Size = tuple[int, ...]
 """(H, W) of the features, of the first that has positions where there are several; () if none."""
+MOST_POSITIONS = 1 << 22
+"""H·W up to which a feature is taken or restored, so that no header of a few bytes and no file of
+hyper-parameters asks for all memory; raise it for larger ones."""
+MOST_TASKS = 100
+"""Tasks up to which a codec takes or restores features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +70,21 @@ class Transfer:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before any array exists."""
+        if self.outputs and not self.joint:
+            raise VcmError("outputs are by name; expected shapes by name as well")
         named = self._named(self.shape) | dict(self.outputs)
+        if self.joint:
+            tasks.check_names(named)
+        if len(named) > MOST_TASKS:
+            raise VcmError(f"shapes of {len(named)} tasks; expected {MOST_TASKS} at most")
+        if not 1 <= self.stride <= MOST_POSITIONS or self.stride & (self.stride - 1):
+            raise VcmError(
+                f"stride is {self.stride}; expected a power of two, {MOST_POSITIONS} at most"
+            )
         for shape in named.values():
             if len(shape) not in (1, 3) or min(shape) < 1:
                 raise VcmError(f"shape is {shape}; expected (H, W, C) or (C,), each at least 1")
-        if self.stride < 1 or self.stride & (self.stride - 1):
-            raise VcmError(f"stride is {self.stride}; expected a power of two")
-        if self.outputs and not self.joint:
-            raise VcmError("outputs are by name; expected shapes by name as well")
+            check_positions(shape[:-1], 1)
         if self.latent_channels % len(self._named(self.shape)):
             raise VcmError(
                 f"latent_channels is {self.latent_channels}; expected a multiple of the number "
@@ -78,7 +92,7 @@ class Transfer:
             )
         for name, shape in named.items():
             if len(shape) == 3:
-                self._stride(name, shape)
+                check_positions(shape[:2], self._stride(name, shape))
 
     @property
     def joint(self) -> bool:
@@ -99,6 +113,22 @@ class Transfer:
         """Features, or what else there is one of for each, by task as `sent` and `received` are."""
         return features if self.joint else {"": features}
 
+    def given(self, features: Features) -> Mapping[str, Any]:
+        """Features that a user gives, by task.
+
+        Raises:
+          VcmError: They are by name and the codec is of one task, or the other way round.
+        """
+        if isinstance(features, Mapping) == self.joint:
+            return self.by_name(features)
+        found = "a dict by task" if isinstance(features, Mapping) else type(features).__name__
+        names = ", ".join(self.sent | self.received)
+        raise VcmError(
+            f"features are {found}; expected a dict by task, of {names}"
+            if self.joint
+            else f"features are {found}; expected an array, as this codec is of one task"
+        )
+
     def bare(self, by_name: dict[str, Any]) -> Any:
         """Inverse of `by_name`."""
         return by_name if self.joint else by_name[""]
@@ -118,28 +148,53 @@ class Transfer:
         """(h, w) of the latent, of features of `size`; () without positions."""
         return tuple(-(-n // self.stride) for n in (self.size if size is None else size))
 
+    def check_size(self, size: Size | None) -> Size:
+        """`size` that a user gives, None being that of `shape`, as integers.
+
+        Raises:
+          VcmError: It is none that features can have, or they have no positions.
+        """
+        try:
+            chosen = self.size if size is None else _integers(size)
+        except TypeError:
+            chosen = None
+        if chosen is None or len(chosen) != len(self.size):
+            expected = "(H, W), two integers" if self.spatial else "None, as they have no positions"
+            raise VcmError(f"size of the features is {size!r}; expected {expected}")
+        for name, shape in (self.sent | self.received).items():
+            if len(shape) == 3:
+                check_positions(self._size(shape, chosen), self._stride(name, shape))
+        return chosen
+
+    def check_only(self, only: Any) -> tuple[str, ...]:
+        """Names of tasks that a user gives.
+
+        Raises:
+          VcmError: A plain string, which is no list of names; a task that does not come back.
+        """
+        if isinstance(only, str) or not isinstance(only, Iterable):
+            raise VcmError(f"only is {only!r}; expected a tuple of names, such as ({only!r},)")
+        names = tuple(only)
+        if unknown := [name for name in names if name not in self.received]:
+            raise VcmError(f"only holds {unknown[0]!r}; expected of {', '.join(self.received)}")
+        return names
+
     def size_of(self, features: Features) -> Size:
         """`size` of given features.
 
         Raises:
           VcmError: Their shapes are not those of `shape`, or do not go together.
         """
-        given = self.by_name(features)
+        given = self.given(features)
         expected = self._named(self.shape)
         if missing := expected.keys() - given.keys():
             raise VcmError(f"features lack {', '.join(sorted(missing))}")
         found: Size = ()
         for name, shape in expected.items():
-            actual = tuple(np.shape(given[name]))
-            if len(actual) != len(shape) + 1 or actual[-1] != shape[-1]:
-                of = f" of {name}" if name else ""
-                raise VcmError(
-                    f"features{of} have shape {actual}; expected (N, {', '.join(map(str, shape))})"
-                    + (" with any H and W" if len(shape) == 3 else "")
-                    + ". PyTorch features are channels-first: transpose them."
-                )
+            actual = check_shape(name, shape, given[name])
             if len(shape) == 3:
                 found = found or actual[1:3]
+                check_positions(actual[1:3], self._stride(name, shape))
                 wanted = self._size(shape, found)
                 if actual[1:3] != wanted:
                     raise VcmError(
@@ -152,15 +207,15 @@ class Transfer:
 
     def init(self, analysis: jax.Array, synthesis: jax.Array) -> dict[str, Any]:
         """Parameters ``{"analysis", "synthesis"}`` of the keys; by task where there are several."""
-        level = jnp.zeros((1,))
+        level = jnp.zeros((1,), jnp.float32)
         told = self._told(level, None)
         sent = {}
         for (name, shape), key in zip(
             self.sent.items(), self._keys(analysis, self.sent), strict=True
         ):
-            sample = self._pad(name, shape, jnp.zeros((1, *shape)))
+            sample = self._pad(name, shape, jnp.zeros((1, *shape), jnp.float32))
             sent[name] = layers.init(self._analysis(name, shape), key, sample, told)
-        latent = jnp.zeros((1, *self.latent_size(), self.latent_channels))
+        latent = jnp.zeros((1, *self.latent_size(), self.latent_channels), jnp.float32)
         back = {}
         for (name, shape), key in zip(
             self.received.items(), self._keys(synthesis, self.received), strict=True
@@ -170,16 +225,27 @@ class Transfer:
         return {"analysis": self.bare(sent), "synthesis": self.bare(back)}
 
     def statistics(self, features: Features) -> Any:
-        """Mean and deviation per channel of features (N, ...); by task where there are several."""
-        if not self.joint:
-            return _statistics(features)
-        return {name: _statistics(feature) for name, feature in features.items()}
+        """Mean and deviation per channel of features (N, ...); by task where there are several.
+
+        Raises:
+          VcmError: Those of a task are missing, or of another shape.
+        """
+        given = self.given(features)
+        named = self.sent | self.received
+        if missing := named.keys() - given.keys():
+            raise VcmError(f"features lack {', '.join(sorted(missing))}")
+        for name, shape in named.items():
+            check_shape(name, shape, given[name])
+        return self.bare({name: _statistics(given[name]) for name in named})
 
     def identity(self) -> Any:
         """Statistics that change nothing."""
         named = self.sent | self.received
         none = {
-            name: {"mean": jnp.zeros(shape[-1]), "scale": jnp.ones(shape[-1])}
+            name: {
+                "mean": jnp.zeros(shape[-1], jnp.float32),
+                "scale": jnp.ones(shape[-1], jnp.float32),
+            }
             for name, shape in named.items()
         }
         return self.bare(none)
@@ -207,7 +273,7 @@ class Transfer:
         for name, shape in self.sent.items():
             of = functools.partial(self._part, name)
             fixed = jax.lax.stop_gradient(of(params["statistics"]))
-            x = self._pad(name, shape, (of(features) - fixed["mean"]) / fixed["scale"])
+            x = self._pad(name, shape, _normalised(of(features), fixed))
             latent: Any = self._analysis(name, shape).apply(of(params["analysis"]), x, told)
             if self.spatial and len(shape) == 1:
                 latent = latent.reshape(len(latent), *self.latent_size(), -1)
@@ -243,17 +309,12 @@ class Transfer:
             if len(shape) == 3:
                 height, width = self._size(shape, size)
                 x = x[:, :height, :width]
-            features[name] = x * fixed["scale"] + fixed["mean"]
+            scale, mean = (jnp.broadcast_to(fixed[of], x.shape) for of in ("scale", "mean"))
+            features[name] = x * scale + mean
         return self.bare(features)
 
     def none(self, size: Size, only: tuple[str, ...] = ()) -> Features:
-        """What `synthesise` gives for no image at all, on the host.
-
-        Raises:
-          VcmError: `only` holds a task that does not come back.
-        """
-        if unknown := set(only) - self.received.keys():
-            raise VcmError(f"only holds {unknown.pop()!r}; expected of {', '.join(self.received)}")
+        """What `synthesise` gives for no image at all, on the host."""
         found = {
             name: np.zeros((0, *self._size(shape[:-1], size), shape[-1]), np.float32)
             for name, shape in self.received.items()
@@ -278,8 +339,8 @@ class Transfer:
         if not self.prioritised:
             return position
         if priority is None:
-            priority = jnp.zeros((len(position), len(self.received)))
-        return jnp.concatenate([position[:, None], priority], axis=1)
+            priority = jnp.zeros((len(position), len(self.received)), jnp.float32)
+        return jnp.concatenate([position[:, None], jnp.asarray(priority, jnp.float32)], axis=1)
 
     def _stride(self, name: str, shape: Shape) -> int:
         """Positions of a feature per position of the latent."""
@@ -323,10 +384,84 @@ class Transfer:
 
 
 def named(shapes: Mapping[str, Shape] | Shape | Shapes) -> Shape | Shapes:
-    """Shapes as `Transfer` holds them: hashable, in the order given."""
-    if isinstance(shapes, Mapping):
-        return tuple((name, tuple(shape)) for name, shape in shapes.items())
-    return tuple(shapes)  # type: ignore[return-value]
+    """Shapes as `Transfer` holds them: hashable, in the order given.
+
+    Raises:
+      VcmError: They are neither a shape nor shapes by name, or hold something else than integers.
+    """
+    try:
+        items: list[Any] = list(shapes.items() if isinstance(shapes, Mapping) else shapes)
+        if isinstance(shapes, Mapping) or (items and not hasattr(items[0], "__index__")):
+            return tuple((name, _integers(shape)) for name, shape in items)
+        return _integers(items)
+    except VcmError:
+        raise
+    except (TypeError, ValueError):
+        raise VcmError(
+            f"shape is {shapes!r}; expected (H, W, C) or (C,), or a dict of them by task"
+        ) from None
+
+
+def _integers(shape: Iterable[Any]) -> Shape:
+    found = tuple(operator.index(n) for n in shape)
+    if any(abs(n) >> 31 for n in found):  # which need not even be printable
+        raise VcmError("shape or size holds a number beyond 2**31; expected less")
+    return found
+
+
+def as_float(name: str, value: Any) -> np.ndarray:
+    """Numbers that a user gives, as float32 on the host; what is beyond its range is infinite.
+
+    Raises:
+      VcmError: They are no real numbers, or no array; says so of `name`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return numbers(name, value).astype(np.float32, copy=False)
+
+
+def numbers(name: str, value: Any) -> np.ndarray:
+    """Real numbers that a user gives, as an array; raises as `as_float` does."""
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, arrays of other kinds
+        raise VcmError(f"{name} cannot be read as an array: {error}") from None
+    real = (jnp.floating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(found.dtype, kind) for kind in real):
+        raise VcmError(f"{name}: found {found.dtype} {found.shape}; expected real numbers")
+    return found
+
+
+def check_shape(name: str, shape: Shape, feature: Any) -> Shape:
+    """The shape of a given feature, which must be (N, *`shape`), H and W being free.
+
+    Raises:
+      VcmError: It is another.
+    """
+    actual = tuple(np.shape(feature))
+    if len(actual) == len(shape) + 1 and actual[-1] == shape[-1]:
+        return actual
+    of = f" of {name}" if name else ""
+    raise VcmError(
+        f"features{of} have shape {actual}; expected (N, {', '.join(map(str, shape))})"
+        + (" with any H and W" if len(shape) == 3 else "")
+        + ". PyTorch features are channels-first: transpose them."
+    )
+
+
+def check_positions(size: Size, stride: int) -> None:
+    """Refuse features without positions, and those of more than `MOST_POSITIONS`.
+
+    Raises:
+      VcmError: Says what was found.
+    """
+    if min(size, default=1) < 1:
+        raise VcmError(f"features have size {size}; expected at least 1 position each way")
+    padded = math.prod(-(-n // stride) * stride for n in size)
+    if padded > MOST_POSITIONS:
+        raise VcmError(
+            f"features have size {size}, which is {padded} positions in steps of the stride, "
+            f"{stride}; expected {MOST_POSITIONS} at most (vcmjax.nets.transfer.MOST_POSITIONS)"
+        )
 
 
 def count(features: Features) -> int:
@@ -335,12 +470,17 @@ def count(features: Features) -> int:
 
 
 def _statistics(features: Any) -> dict[str, jax.Array]:
-    axes = tuple(range(features.ndim - 1))
-    deviation = jnp.std(jnp.asarray(features), axes)
-    return {
-        "mean": jnp.mean(jnp.asarray(features), axes),
-        "scale": jnp.where(deviation > 1e-6, deviation, 1.0),
-    }
+    x = jnp.asarray(features, jnp.float32)
+    axes = tuple(range(x.ndim - 1))
+    deviation = jnp.std(x, axes)
+    return {"mean": jnp.mean(x, axes), "scale": jnp.where(deviation > 1e-6, deviation, 1.0)}
+
+
+def _normalised(features: Any, fixed: dict[str, jax.Array]) -> jax.Array:
+    x = jnp.asarray(features, jnp.float32)
+    return (x - jnp.broadcast_to(fixed["mean"], x.shape)) / jnp.broadcast_to(
+        fixed["scale"], x.shape
+    )
 
 
 def _resized(latent: jax.Array, size: Size) -> jax.Array:

@@ -85,7 +85,7 @@ def with_reference(data: Features, goal: Goal) -> Features:
     """
     if goal.target == "labels":
         return data
-    shape = jax.eval_shape(goal.head, jnp.zeros((1, *data.feature.shape[1:])))
+    shape = jax.eval_shape(goal.head, jnp.zeros((1, *data.feature.shape[1:]), jnp.float32))
     if len(data.feature) * math.prod(shape.shape) * shape.dtype.itemsize > _REFERENCES:
         return data
     head = jax.jit(goal.head)
@@ -152,7 +152,7 @@ def hint(received: jax.Array, feature: jax.Array, scale: jax.Array) -> jax.Array
       feature: What was to be received, of the task itself, likewise.
       scale: (C,) deviation of each channel.
     """
-    far = jnp.square((received - feature) / scale)
+    far = jnp.square((received - feature) / jnp.broadcast_to(scale, received.shape))
     return far.reshape(len(far), -1).mean(1)
 
 
@@ -187,13 +187,20 @@ def _early(progress: jax.Array) -> jax.Array:
 def _drawn(keys: jax.Array, run: Runs) -> tuple[jax.Array, jax.Array]:
     """λ of each image, its logarithm uniform over the run's range, and its key for the noise."""
     lam_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-    span = jax.vmap(jax.random.uniform)(lam_keys)
-    return run.lams[0] * (run.lams[1] / run.lams[0]) ** span, noise_keys
+    span = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(lam_keys)
+    least, greatest = _ends(run)
+    return least * (greatest / least) ** span, noise_keys
+
+
+def _ends(run: Runs) -> jax.Array:
+    """Least and greatest λ."""
+    return jnp.asarray(run.lams, jnp.float32)
 
 
 def _weights(keys: jax.Array, tasks: int) -> jax.Array:
     """Weights (B, tasks) of the tasks of each image, of mean one, for a codec that takes any."""
-    own = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (tasks,)))(keys)
+    draw = lambda key: jax.random.uniform(jax.random.fold_in(key, 1), (tasks,), jnp.float32)  # noqa: E731
+    own = jax.vmap(draw)(keys)
     return tasks * jax.nn.softmax((2 * own - 1) * PRIORITY, axis=1)
 
 
@@ -248,7 +255,7 @@ def problem(
 
     def hinted(received: Any, sent: Features, fixed: Any, weights: jax.Array | None) -> jax.Array:
         back, fixed = codec.transfer.by_name(received), codec.transfer.by_name(fixed)
-        none = jnp.zeros(transfer.count(received))
+        none = jnp.zeros(transfer.count(received), jnp.float32)
         near = [
             hints[name] * hint(back[name], _of(name, sent).feature, fixed[name]["scale"])
             if name in hints
@@ -271,7 +278,7 @@ def problem(
         output = codec.apply(params, noise_keys, sent.feature, lam, priority)
         far = distortion(output.feature, sent, weights)
         near = _early(progress) * hinted(output.feature, sent, params["statistics"], weights)
-        weight, annealed = anneal(kind, progress, lam, run.lams[1])
+        weight, annealed = anneal(kind, progress, lam, _ends(run)[1])
         total = lagrangian(weight * output.bits, annealed, far + near).mean()
         return total, jnp.stack([total, output.bits.mean() / pixels, far.mean()])
 
@@ -280,16 +287,16 @@ def problem(
         if codec.prior:
             output = codec.quantise(params, sent.feature, levels).output
         else:
-            lam = jnp.asarray(codec.lams[1])
-            output = codec.apply(params, jax.random.key(0), sent.feature, lam)
-        lam = run.lams[0] * (run.lams[1] / run.lams[0]) ** (level / (LEVELS - 1))
+            output = codec.apply(params, jax.random.key(0), sent.feature, codec.lams[1])
+        least, greatest = _ends(run)
+        lam = least * (greatest / least) ** (level.astype(jnp.float32) / (LEVELS - 1))
         return lagrangian(output.bits, lam, distortion(output.feature, sent))
 
     def validate(params, run: Runs, batch: Features):
         sent = _arrays(batch)
         conditioned = codec.prior and not math.isclose(*codec.lams)
         levels = VALIDATION_LEVELS if conditioned else (LEVELS - 1,)
-        each = jax.vmap(functools.partial(cost, params, run, sent))(jnp.array(levels))
+        each = jax.vmap(functools.partial(cost, params, run, sent))(jnp.array(levels, jnp.int32))
         return each.mean(axis=0)
 
     statistics = codec.statistics(_float(sample))

@@ -351,7 +351,7 @@ def _step(
         index = jax.random.randint(beyond, (options.batch,), 0, examples)[positions]
         data = jax.tree.map(lambda leaf: leaf[index], data)
     gradient = jax.grad(problem.loss, has_aux=True)
-    found = gradient(params, keys, run, data, step / options.steps)
+    found = gradient(params, keys, run, data, step.astype(jnp.float32) / options.steps)
     mean, recorded = devices.mean(found)
     with jax.numpy_dtype_promotion("standard"):  # Optax raises floats to integers
         updates, moments = _optimiser(options).update(mean, moments, params)

@@ -43,12 +43,14 @@ def to_labels(
     output = resized(output, label.shape[1], label.shape[2])
     if task.kind == "dense":
         valid = ~jnp.isnan(label)
-        return _masked_mean(jnp.abs(output - jnp.where(valid, label, 0.0)), valid)
+        return _masked_mean(
+            jnp.abs(output - jnp.where(valid, label, 0.0).astype(jnp.float32)), valid
+        )
     valid = label != VOID
     index = jnp.where(valid, label, 0).astype(jnp.int32)[..., None]
     nats = -jnp.take_along_axis(jax.nn.log_softmax(output), index, axis=-1)[..., 0]
     if weights is not None:
-        nats = nats * jnp.asarray(weights)[index[..., 0]]
+        nats = nats * jnp.asarray(weights, jnp.float32)[index[..., 0]]
     return _masked_mean(nats, valid)
 
 
@@ -88,4 +90,5 @@ def resized(output: jax.Array, height: int, width: int) -> jax.Array:
 
 def _masked_mean(x: jax.Array, valid: jax.Array) -> jax.Array:
     total = jnp.where(valid, x, 0.0).reshape(x.shape[0], -1).sum(1)
-    return total / jnp.maximum(valid.reshape(x.shape[0], -1).sum(1), 1)
+    count = valid.reshape(x.shape[0], -1).sum(1).astype(jnp.float32)
+    return total / jnp.maximum(count, 1.0)
