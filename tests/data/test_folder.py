@@ -290,3 +290,11 @@ def test_camvid_has_eleven_classes_and_sky_above_road():
     sky = np.concatenate([e["image"][e["segment_semantic"] == 0] for e in examples])
     road = np.concatenate([e["image"][e["segment_semantic"] == 3] for e in examples])
     assert sky.mean() > road.mean() + 20
+
+
+def test_names_that_no_codec_could_be_saved_with_are_refused_at_once(tmp_path):
+    root = scenes(tmp_path / "root")
+    table = root / "labels.csv"
+    table.write_text(table.read_text().replace("attic", "at\x1b[2Jtic"))
+    with pytest.raises(DataError, match=r"root: .* expected text without line breaks"):
+        Folder(root, "train")

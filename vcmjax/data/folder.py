@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vcmjax import tasks
 from vcmjax.data import images, masks, scenes
 from vcmjax.data.masks import Masks
 from vcmjax.data.scenes import Scenes
-from vcmjax.errors import DataError, UsageError
+from vcmjax.errors import DataError, UsageError, VcmError
 from vcmjax.tasks import Task
 
 
@@ -111,5 +112,11 @@ def _describe(root: Path, void: int | None, classes: int | None) -> Masks | Scen
     if masks.labelled(root):
         if classes is not None and classes not in range(1, 256):
             raise UsageError(f"classes is {classes}; expected 1..255.")
-        return masks.describe(root, void, classes)
-    return scenes.describe(root)
+        labels: Masks | Scenes = masks.describe(root, void, classes)
+    else:
+        labels = scenes.describe(root)
+    try:
+        tasks.check(labels.task)  # now: a codec is saved with these names after all its training
+    except VcmError as error:
+        raise DataError(f"{root}: {error}. Correct its labels.") from None
+    return labels

@@ -12,7 +12,7 @@ from typing import BinaryIO, Protocol
 from vcmjax.errors import DataError
 
 _MAX_TEXT = 2**28
-_ROOM = 300
+_ROOM = 500
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",

@@ -50,12 +50,16 @@ class Scenes(NamedTuple):
         others = {listing.split_folder(self.root, other).name for other in SPLITS if other != split}
         for path, row in self.lost:
             if path.partition("/")[0] not in others:
-                missing = self.root / reading.short(path)
+                lost = self.root / reading.short(path)
                 raise DataError(
-                    f"{missing}: {SCENE}: in labels.csv, but no such image in {split} "
-                    f"({row.table}, line {row.line}). Correct the row or remove it."
+                    f"{lost}: {SCENE}: in labels.csv, but no such image in {split} ({row.table}, "
+                    f"line {row.line}). Correct the row or remove it."
                 )
-        return [file for file in files if file.parent == folder or file in self.class_of]
+        files = [file for file in files if file.parent == folder or file in self.class_of]
+        if not files:
+            expected = "images, those in folders with a row in labels.csv"
+            raise reading.bad(folder, SCENE, expected, "none", "Add the rows.")
+        return files
 
     def read(self, file: Path) -> np.ndarray:
         """The label int32 () of an image; `DataError` if it has none."""
@@ -80,8 +84,9 @@ def describe(root: Path) -> Scenes:
     listing.say(f"{root}: {len(names)} classes, from {len(class_of)} images")
     if len(names) == 1:
         accuracy = "its accuracy is 1 whatever is sent"
-        only = reading.short(names[0])
-        listing.say(f"{root}: {only} is the only class: {accuracy}", logging.WARNING)
+        listing.say(
+            f"{root}: {reading.short(names[0])} is the only class: {accuracy}", logging.WARNING
+        )
     return Scenes(Task(SCENE, "class", len(names), names), root, class_of, lost)
 
 
