@@ -77,7 +77,7 @@ class Study:
         if not 1 <= stride <= longest or channels < 1:
             raise UsageError(
                 f"--latent {stride} {channels}: the features of {ready.task.name} have {longest} "
-                f"positions along a side; expected a stride of 1 to {longest}, and a channel or more."
+                f"positions along a side; expected a stride of 1 to {longest}, and channels."
             )
         try:
             for name in (name for name in self.methods if name in PRIORS):

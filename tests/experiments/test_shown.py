@@ -131,15 +131,17 @@ def fuzzed(name, tmp_path_factory, data):
         said = []
         patch.setattr(cli.CONSOLE, "print", lambda text="", **_: said.append(str(text)))
         main = importlib.import_module(f"experiments.{name}").main
+        status = 0
         try:
             harness.main(lambda: main(["--draw", str(path)]))
         except SystemExit as stop:
-            assert stop.code == 2
-            assert said[-1].startswith(f"error: {path}: ") and "\n" not in said[-1]
+            status = stop.code
+    assert status in (0, 2)
+    assert not status or (said[-1].startswith(f"error: {path}: ") and "\n" not in said[-1])
 
 
 @pytest.mark.parametrize("name", SHOWN)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_any_change_of_a_results_file_is_shown_or_refused_in_one_line(name, tmp_path_factory, data):
     fuzzed(name, tmp_path_factory, data)
