@@ -38,7 +38,7 @@ def results_of(name):
     return json.loads((readme.RESULTS / f"{SHOWN[name]}.json").read_text())
 
 
-def redraw(name, path, monkeypatch, capsys):
+def redraw(name, path, capsys):
     """Status and what is said on stderr, and on stdout, by ``--draw``."""
     main = importlib.import_module(f"experiments.{name}").main
     status = 0
@@ -51,10 +51,10 @@ def redraw(name, path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_every_experiment_shows_a_results_file_without_a_run(name, tmp_path, monkeypatch, capsys):
+def test_every_experiment_shows_a_results_file_without_a_run(name, tmp_path, capsys):
     path = tmp_path / "results.json"
     shutil.copy(readme.RESULTS / f"{SHOWN[name]}.json", path)
-    status, error, out = redraw(name, path, monkeypatch, capsys)
+    status, error, out = redraw(name, path, capsys)
     assert (status, error) == (0, "") and len(out.splitlines()) > 4
     figures = list(tmp_path.glob("*.png"))
     assert figures
@@ -63,15 +63,15 @@ def test_every_experiment_shows_a_results_file_without_a_run(name, tmp_path, mon
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_results_of_another_experiment_are_refused_by_name(name, tmp_path, monkeypatch, capsys):
+def test_results_of_another_experiment_are_refused_by_name(name, tmp_path, capsys):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(results_of(name) | {"experiment": "another"}))
-    status, error, _ = redraw(name, path, monkeypatch, capsys)
+    status, error, _ = redraw(name, path, capsys)
     assert status == 2 and error.startswith(f"error: {path}: results of experiments.another; ")
     # Those of before the field are known by what they lack.
     other = "transferability" if name != "transferability" else "unseen"
     path.write_text(json.dumps(results_of(other)))
-    status, error, _ = redraw(name, path, monkeypatch, capsys)
+    status, error, _ = redraw(name, path, capsys)
     assert status == 2 and error.startswith(f"error: {path}: ") and error.count("\n") == 1
 
 
@@ -79,20 +79,18 @@ def test_results_of_another_experiment_are_refused_by_name(name, tmp_path, monke
     "content", [b"", b"[]", b"3", b"{}", b"\xff", b'{"schema": 1}', b'{"schema": 1, "tasks": {}}']
 )
 @pytest.mark.parametrize("name", SHOWN)
-def test_what_is_no_results_file_is_refused_in_one_line(
-    name, content, tmp_path, monkeypatch, capsys
-):
+def test_what_is_no_results_file_is_refused_in_one_line(name, content, tmp_path, capsys):
     path = tmp_path / "results.json"
     path.write_bytes(content)
-    status, error, _ = redraw(name, path, monkeypatch, capsys)
+    status, error, _ = redraw(name, path, capsys)
     assert status == 2 and error.startswith(f"error: {path}: ") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: None])
-def test_a_folder_a_pipe_and_nothing_are_refused_in_one_line(make, tmp_path, monkeypatch, capsys):
+def test_a_folder_a_pipe_and_nothing_are_refused_in_one_line(make, tmp_path, capsys):
     path = tmp_path / "results.json"
     make(path)
-    status, error, _ = redraw("plateau", path, monkeypatch, capsys)
+    status, error, _ = redraw("plateau", path, capsys)
     assert status == 2 and error.startswith(f"error: {path}: ") and error.count("\n") == 1
 
 
@@ -133,15 +131,17 @@ def fuzzed(name, tmp_path_factory, data):
         said = []
         patch.setattr(cli.CONSOLE, "print", lambda text="", **_: said.append(str(text)))
         main = importlib.import_module(f"experiments.{name}").main
+        status = 0
         try:
             harness.main(lambda: main(["--draw", str(path)]))
         except SystemExit as stop:
-            assert stop.code == 2  # noqa: PT017 - it may also be drawn
-            assert said[-1].startswith(f"error: {path}: ") and "\n" not in said[-1]
+            status = stop.code
+    assert status in (0, 2)
+    assert not status or (said[-1].startswith(f"error: {path}: ") and "\n" not in said[-1])
 
 
 @pytest.mark.parametrize("name", SHOWN)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_any_change_of_a_results_file_is_shown_or_refused_in_one_line(name, tmp_path_factory, data):
     fuzzed(name, tmp_path_factory, data)
@@ -200,9 +200,7 @@ def test_without_matplotlib_the_table_is_shown_and_the_figures_are_warned_of(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", "whole"])
-def test_a_damaged_page_of_examples_leaves_the_other_figures(
-    content, tmp_path, monkeypatch, capsys
-):
+def test_a_damaged_page_of_examples_leaves_the_other_figures(content, tmp_path, capsys):
     path = tmp_path / "results.json"
     shutil.copy(readme.RESULTS / "plateau_rooms.json", path)
     page = tmp_path / "examples_segment_semantic.npz"
@@ -210,19 +208,19 @@ def test_a_damaged_page_of_examples_leaves_the_other_figures(
         shutil.copy(readme.RESULTS / "plateau_rooms_examples.npz", page)
     else:
         page.write_bytes(content)
-    status, error, _ = redraw("plateau", path, monkeypatch, capsys)
+    status, error, _ = redraw("plateau", path, capsys)
     drawn = {figure.name for figure in tmp_path.glob("*.png")}
     assert status == 0 and {"rate_performance.png", "plateau.png"} <= drawn
     assert (page.with_suffix(".png").name in drawn) == (content == "whole")
     assert ("expected arrays image" in " ".join(error.split())) == (content != "whole")
 
 
-def test_a_task_that_is_a_path_leads_to_no_file_elsewhere(tmp_path, monkeypatch, capsys):
+def test_a_task_that_is_a_path_leads_to_no_file_elsewhere(tmp_path, capsys):
     out = tmp_path / "in" / "out"
     out.mkdir(parents=True)
     content = results_of("plateau")
     content["tasks"]["../../esc"] = next(iter(content["tasks"].values()))
     (out / "results.json").write_text(json.dumps(content))
-    redraw("plateau", out / "results.json", monkeypatch, capsys)
+    redraw("plateau", out / "results.json", capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     assert all(path.suffix in (".png", ".json") for path in out.iterdir())
