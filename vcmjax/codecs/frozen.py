@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vcmjax import arrays, tasks
-from vcmjax.codecs import stored
-from vcmjax.codecs.feature import FeatureCodec, Tables, byte_strings
+from vcmjax.codecs import arguments, stored
+from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.codecs.stored import read_tables, table_arrays
 from vcmjax.errors import DataError, UsageError, VcmError
 from vcmjax.io import atomic
@@ -131,7 +131,7 @@ class FrozenCodec:
 
         What remains of a stream's length is termination. Arguments as of `decompress`.
         """
-        listed = byte_strings(streams)
+        listed = arguments.byte_strings(streams)
         level = self.codec.levels_of(self._lam(lam), len(listed))
         return self.codec.ideal_bits(self.tables, listed, level, size)
 
@@ -169,7 +169,7 @@ class FrozenCodec:
           VcmError: As of `compress_images`; a fork of a process that has used JAX.
         """
         arrays.check_process()
-        networks, images = self.networks, np.asarray(images)
+        networks, images = self.networks, arguments.numbers("images", images)
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
             raise VcmError(f"images are {images.dtype} {images.shape}; expected uint8 (N, H, W, 3)")
         found = {}
@@ -199,7 +199,7 @@ class FrozenCodec:
             known = of.sent | of.received
             if name not in known:
                 raise VcmError(f"features of {name!r}; expected of {', '.join(known)}")
-            x = transfer.as_float(f"features of {name}" if name else "features", given)
+            x = arguments.as_float(f"features of {name}" if name else "features", given)
             transfer.check_shape(name, known[name], x)
             network, params = networks[name].network, networks[name].params
             found[name] = np.asarray(network.decode(params, jnp.asarray(x)))

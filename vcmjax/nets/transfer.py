@@ -409,28 +409,6 @@ def _integers(shape: Iterable[Any]) -> Shape:
     return found
 
 
-def as_float(name: str, value: Any) -> np.ndarray:
-    """Numbers that a user gives, as float32 on the host; what is beyond its range is infinite.
-
-    Raises:
-      VcmError: They are no real numbers, or no array; says so of `name`.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return numbers(name, value).astype(np.float32, copy=False)
-
-
-def numbers(name: str, value: Any) -> np.ndarray:
-    """Real numbers that a user gives, as an array; raises as `as_float` does."""
-    try:
-        found = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, arrays of other kinds
-        raise VcmError(f"{name} cannot be read as an array: {error}") from None
-    real = (jnp.floating, jnp.integer, jnp.bool_)
-    if not any(jnp.issubdtype(found.dtype, kind) for kind in real):
-        raise VcmError(f"{name}: found {found.dtype} {found.shape}; expected real numbers")
-    return found
-
-
 def check_shape(name: str, shape: Shape, feature: Any) -> Shape:
     """The shape of a given feature, which must be (N, *`shape`), H and W being free.
 
