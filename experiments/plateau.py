@@ -450,8 +450,9 @@ def completed(
     results = run(config, options.out, options.parallel, options.skip_bad, coder, needs)
     if not devices.process:
         path = options.out / "results.json"
-        shown.show(name, views, path)
-        print(f"{path} and its figures, after {results['seconds']:.0f} s")
+        last = f"{path} and its figures, after {results['seconds']:.0f} s"
+        told = View("summary", lambda: print(last))
+        shown.show(name, lambda *given: [*views(*given), told], path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -110,7 +110,8 @@ def feature(task: Task, network: TaskNetwork | None, size: tuple[int, int]) -> t
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
     form = f"{size[0]}×{size[1]}"
     try:
-        params = network.params if network else jax.eval_shape(lambda: halves.init(_KEY, size[0]))
+        fresh = lambda: halves.init(jax.random.key(0), size[0])  # noqa: E731
+        params = network.params if network else jax.eval_shape(fresh)
         sent = jax.eval_shape(halves.encode, params, image)
         output = jax.eval_shape(halves.decode, params, sent)
     except (flax.errors.FlaxError, TypeError, ValueError) as error:
@@ -127,9 +128,6 @@ def feature(task: Task, network: TaskNetwork | None, size: tuple[int, int]) -> t
             f"images whose sides are multiples of {halves.stride} (--size)."
         )
     return sent.shape[1:]
-
-
-_KEY = jax.random.key(0)
 
 
 def _form(shape: Sequence[int]) -> str:

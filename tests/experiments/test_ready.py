@@ -1,6 +1,8 @@
 """What can be known to fail is refused before the first step, in one line, by every experiment."""
 
 import functools
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +59,21 @@ def write_folder(root, count=3):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(array).save(path)
     return root
+
+
+# Processes
+
+
+def test_importing_an_experiment_leaves_jax_to_be_spread_over_processes():
+    names = [path.stem for path in Path(plateau.__file__).parent.glob("[!_]*.py")]
+    code = f"import jax, experiments; from experiments import {', '.join(sorted(names))}\n"
+    code += "jax.config.update('jax_num_cpu_devices', 2); assert jax.device_count() == 2"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(plateau.__file__).parents[1],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        check=True,
+    )
 
 
 # Packages
