@@ -85,7 +85,7 @@ def first_line(error: Exception) -> str:
 
 def _load(directory: Path, like: Any) -> Any:
     stored = sum(path.stat().st_size for path in files.regular(directory).values())
-    wanted = {jax.tree_util.keystr(path): leaf for path, leaf in _leaves(like)}
+    wanted = _leaves(like)
     needed = sum(4 * math.prod(leaf.shape) for leaf in wanted.values())
     if needed > MOST_UNPAID + 100 * stored:
         raise DataError(f"{directory}: has {stored} bytes, too few for {needed} bytes of arrays")
@@ -101,9 +101,7 @@ def _load(directory: Path, like: Any) -> Any:
 def _compare(directory: Path, metadata: Any, wanted: dict[str, Any]) -> None:
     """Refuse arrays of other names or shapes, which Orbax would cut or fill up, in silence."""
     tree = getattr(metadata, "item_metadata", metadata)
-    found = {
-        jax.tree_util.keystr(path): leaf for path, leaf in _leaves(getattr(tree, "tree", tree))
-    }
+    found = _leaves(getattr(tree, "tree", tree))
     if other := sorted(found.keys() ^ wanted.keys()):
         what = "lacks" if other[0] in wanted else "holds"
         raise DataError(f"{directory}: {what} {other[0]}, unlike this model")
@@ -116,8 +114,15 @@ def _compare(directory: Path, metadata: Any, wanted: dict[str, Any]) -> None:
             raise DataError(f"{directory}: {name} is stored in chunks of {chunk}, beyond its shape")
 
 
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-    return jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Arrays by their places, alike for a named tuple and the dict that Orbax makes of it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    return {"/".join(map(_key, path)): leaf for path, leaf in leaves}
+
+
+def _key(entry: Any) -> str:
+    """One part of a place: a name, a key or an index."""
+    return str(next(getattr(entry, of) for of in ("name", "key", "idx") if hasattr(entry, of)))
 
 
 def _checkpointer() -> ocp.StandardCheckpointer:
