@@ -350,7 +350,7 @@ def test_files_that_are_no_images_are_counted_and_named(models, tmp_path, capsys
     (inside / "notes.txt").touch(), (inside / "Thumbs.db").touch()
     (inside / "again").symlink_to(inside)
     assert run("encode", inside, "-o", coded, "--model", model) == 0
-    assert "3 left out that are no images: ._b.png, Thumbs.db, notes.txt" in message(capsys)
+    assert "left out as no image: 3 (._b.png, Thumbs.db, notes.txt)" in message(capsys)
     assert [entry.name for entry in container.Reader(coded).entries()] == ["a.png"]
 
 

@@ -159,7 +159,7 @@ def test_the_same_command_again_trains_and_measures_nothing(finished, monkeypatc
     def never(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(loop, "_chunk", lambda *_: never)
+    monkeypatch.setattr(loop, "_program", lambda *_: loop._Program(never, never))
     again = plateau.run(config, out)
     assert {k: again[k] for k in ("rows", "plateau", "tasks", "config")} == {
         k: results[k] for k in ("rows", "plateau", "tasks", "config")

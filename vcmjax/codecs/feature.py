@@ -179,8 +179,15 @@ class FeatureCodec:
         return params
 
     def statistics(self, features: Features) -> Any:
-        """Mean and deviation per channel of features (N, *shape), as `init` keeps them."""
+        """Mean and deviation per channel of features (N, *shape), as `init` keeps them.
+
+        Raises:
+          VcmError: Those of a task, sent or received, are missing, or of another shape.
+        """
         self.transfer.size_of(features)
+        named = self.transfer.sent | self.transfer.received
+        if missing := named.keys() - self.transfer.given(features).keys():
+            raise VcmError(f"features lack {', '.join(sorted(missing))}")
         return self.transfer.statistics(features)
 
     @property

@@ -227,16 +227,17 @@ class Transfer:
     def statistics(self, features: Features) -> Any:
         """Mean and deviation per channel of features (N, ...); by task where there are several.
 
+        Of several, those that are given are measured: a branch that is added has its own alone.
+
         Raises:
-          VcmError: Those of a task are missing, or of another shape.
+          VcmError: They are of another shape.
         """
         given = self.given(features)
         named = self.sent | self.received
-        if missing := named.keys() - given.keys():
-            raise VcmError(f"features lack {', '.join(sorted(missing))}")
-        for name, shape in named.items():
-            check_shape(name, shape, given[name])
-        return self.bare({name: _statistics(given[name]) for name in named})
+        measured = [name for name in named if name in given]
+        for name in measured:
+            check_shape(name, named[name], given[name])
+        return self.bare({name: _statistics(given[name]) for name in measured})
 
     def identity(self) -> Any:
         """Statistics that change nothing."""
@@ -405,7 +406,10 @@ def named(shapes: Mapping[str, Shape] | Shape | Shapes) -> Shape | Shapes:
 def _integers(shape: Iterable[Any]) -> Shape:
     found = tuple(operator.index(n) for n in shape)
     if any(abs(n) >> 31 for n in found):  # which need not even be printable
-        raise VcmError("shape or size holds a number beyond 2**31; expected less")
+        raise VcmError(
+            f"shape or size holds a number beyond 2**31; expected {MOST_POSITIONS} at most "
+            "(vcmjax.nets.transfer.MOST_POSITIONS)"
+        )
     return found
 
 
