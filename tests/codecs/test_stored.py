@@ -9,6 +9,7 @@ import shutil
 import struct
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import flax.serialization
 import jax
@@ -182,6 +183,23 @@ def test_a_codec_saved_before_is_loaded_with_a_word_of_warning(saved, codec, cap
     loaded.save(saved)
     vcmjax.load(saved)
     assert not caplog.records
+
+
+def test_a_codec_of_the_first_release_still_codes_as_it_did(tmp_path):
+    # Saved, and all that is expected, by the release that knew no digests.
+    with zipfile.ZipFile(Path(__file__).parent / "codec_before_digests.zip") as archive:
+        archive.extractall(tmp_path)
+    with np.load(tmp_path / "expected.npz") as expected:
+        lengths, data = expected["lengths"], expected["streams"].tobytes()
+        streams = [data[end - n : end] for end, n in zip(np.cumsum(lengths), lengths, strict=True)]
+        loaded = vcmjax.load(tmp_path / "codec")
+        assert loaded.fingerprint.hex().startswith(str(expected["fingerprint"]))
+        close = {"rtol": 1e-3, "atol": 1e-5}
+        features = loaded.decompress(streams)
+        np.testing.assert_allclose(features, expected["features"], **close)
+        np.testing.assert_allclose(loaded.predict(features), expected["output"], **close)
+        again = loaded.decompress(loaded.compress_images(expected["images"]))
+        np.testing.assert_allclose(again, features, **close)
 
 
 @pytest.mark.parametrize("name", ["digest", "files"])

@@ -1,4 +1,5 @@
 import importlib.resources
+import os
 import shutil
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vcmjax.errors import DataError, UsageError
+from vcmjax.errors import DataError, UsageError, VcmError
 from vcmjax.nets import hourglass as full_size
 from vcmjax.nets import pretrained
 from vcmjax.nets.small_hourglass import hourglass
@@ -67,6 +68,65 @@ def test_a_truncated_file_is_refused_and_named(saved, share):
     cut.write_bytes(data[: int(share * len(data))])
     with pytest.raises(DataError, match="cut: not a"):
         pretrained.load(cut, TASK)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**31), st.integers(1, 255))
+def test_one_byte_that_differs_is_noticed_or_changes_nothing(saved, place, by):
+    data = bytearray(saved.read_bytes())
+    data[place % len(data)] ^= by
+    changed = saved.with_name("changed")
+    changed.write_bytes(data)
+    before = pretrained.load(saved, TASK)
+    try:
+        after = pretrained.load(changed, TASK)
+    except DataError:
+        return
+    assert after.scores == before.scores
+    for got, expected in zip(
+        jax.tree.leaves(after.params), jax.tree.leaves(before.params), strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_weights_beyond_half_precision_are_not_saved(params, tmp_path):
+    for value in (1e6, np.nan):
+        worse = jax.tree.map(lambda leaf, value=value: np.full(leaf.shape, value), params)
+        with pytest.raises(VcmError, match="weights that are not finite in float16"):
+            pretrained.save(tmp_path / "a", NETWORK, worse, SCORES)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "too long"])
+def test_what_is_no_file_of_weights_is_not_read(saved, tmp_path, kind):
+    path = tmp_path / "a"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with open(path, "wb") as file:
+            file.truncate(1 << 40)
+    with pytest.raises(
+        DataError, match="a: not a task network .*(no regular file|bytes; expected)"
+    ):
+        pretrained.load(path, TASK)
+
+
+def test_a_network_is_replaced_and_what_is_none_is_not(params, saved, released, tmp_path):
+    full = pretrained.load(released, TASK)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    pretrained.save(mine, full.network, full.params, SCORES)  # into a folder that is empty
+    pretrained.save(mine, full.network, full.params, {"val": {"l1": 1.0}})
+    assert pretrained.load(mine, TASK).scores == {"val": {"l1": 1.0}}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis").touch()
+    with pytest.raises(DataError, match="other: exists and is not a network"):
+        pretrained.save(tmp_path / "other", full.network, full.params, SCORES)
+    with pytest.raises(DataError, match="mine: is no regular file"):
+        pretrained.save(mine, NETWORK, params, SCORES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "other"]
 
 
 @pytest.mark.parametrize("name", ROOMS)

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from vcmjax import tasks
+from vcmjax import arrays, tasks
 from vcmjax.codecs.feature import FeatureCodec, Tables
 from vcmjax.coding.tables import CdfTables
 from vcmjax.entropy import gaussian
@@ -63,9 +63,9 @@ def using(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of many types: zipfile, numpy, msgpack, Orbax, Flax
-        reason = str(error) if isinstance(error, VcmError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, VcmError) else arrays.first_line(error)
         remedy = "copy it again, or update vcmjax if a newer one wrote it"
-        raise DataError(f"{path}: damaged codec ({name}: {reason[:500]}); {remedy}.") from error
+        raise DataError(f"{path}: damaged codec ({name}: {reason[:400]}); {remedy}.") from error
 
 
 def read_config(path: Path) -> dict[str, Any]:
