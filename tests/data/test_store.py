@@ -370,7 +370,7 @@ def written(tmp_path_factory):
     return root
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_bits_flipped_in_any_file_are_found_or_do_no_harm(written, data):
     expected = open_store(written)
