@@ -108,7 +108,7 @@ def test_what_is_no_file_of_weights_is_not_read(saved, tmp_path, kind):
         with open(path, "wb") as file:
             file.truncate(1 << 40)
     with pytest.raises(
-        DataError, match="a: not a task network .*(no regular file|bytes; expected)"
+        DataError, match=r"a: not a task network .*(no regular file|bytes; expected)"
     ):
         pretrained.load(path, TASK)
 
