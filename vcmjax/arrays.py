@@ -4,6 +4,7 @@ Beside it a digest of such a tree, and the check that JAX is not used across a f
 """
 
 import hashlib
+import json
 import math
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from orbax.checkpoint.options import MultiprocessingOptions
 
 from vcmjax.errors import DataError, VcmError
@@ -20,6 +22,16 @@ from vcmjax.io import files
 MOST_UNPAID = 1 << 30
 """Bytes of arrays that are read without a hundredth of them being there: those of one value take
 next to nothing on disk."""
+_ABOUT = b"/.zarray"
+_FORM = {
+    "compressor": {"id": "zstd", "level": 1},
+    "dimension_separator": ".",
+    "fill_value": None,
+    "filters": None,
+    "order": "C",
+    "zarr_format": 2,
+}
+"""How Orbax stores each array, beside its shape, chunks and type."""
 _user: int | None = None
 """The process that first used JAX by way of this package; inherited by what it forks."""
 
@@ -89,39 +101,52 @@ def _load(directory: Path, like: Any) -> Any:
     needed = sum(4 * math.prod(leaf.shape) for leaf in wanted.values())
     if needed > MOST_UNPAID + 100 * stored:
         raise DataError(f"{directory}: has {stored} bytes, too few for {needed} bytes of arrays")
+    _compare(directory, wanted)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     described = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like
     )
     with _checkpointer() as checkpointer:
-        _compare(directory, checkpointer.metadata(directory), wanted)
         return checkpointer.restore(directory, described)
 
 
-def _compare(directory: Path, metadata: Any, wanted: dict[str, Any]) -> None:
-    """Refuse arrays of other names or shapes, which Orbax would cut or fill up, in silence."""
-    tree = getattr(metadata, "item_metadata", metadata)
-    found = _leaves(getattr(tree, "tree", tree))
+def _compare(directory: Path, wanted: dict[str, Any]) -> None:
+    """Refuse arrays of other names, shapes or forms than `save` gives them.
+
+    Orbax would cut or fill them up in silence; and where it finds one of a form that it cannot
+    read among others, it ends the process.
+    """
+    base = {"driver": "file", "path": f"{directory}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    keys = [key for key in store.list().result() if key.endswith(_ABOUT)]
+    found = {key.removesuffix(_ABOUT).decode(): json.loads(store.read(key).result().value)
+             for key in keys}  # fmt: skip
     if other := sorted(found.keys() ^ wanted.keys()):
         what = "lacks" if other[0] in wanted else "holds"
         raise DataError(f"{directory}: {what} {other[0]}, unlike this model")
     for name, leaf in wanted.items():
-        shape, storage = tuple(found[name].shape), getattr(found[name], "storage", None)
+        about = dict(found[name])
+        shape, chunks = (tuple(about.pop(part, ())) for part in ("shape", "chunks"))
         if shape != leaf.shape:
             raise DataError(f"{directory}: {name} is of shape {shape}; expected {leaf.shape}")
-        chunk = getattr(storage, "chunk_shape", None) or ()
-        if math.prod(chunk) > max(math.prod(shape), 1):
-            raise DataError(f"{directory}: {name} is stored in chunks of {chunk}, beyond its shape")
+        if len(chunks) != len(shape) or math.prod(chunks) > max(math.prod(shape), 1):
+            raise DataError(
+                f"{directory}: {name} is stored in chunks of {chunks}, beyond its shape"
+            )
+        dtype = np.dtype(leaf.dtype)
+        expected = _FORM | {"dtype": str(dtype) if dtype.kind == "V" else dtype.str}
+        if about != expected:
+            raise DataError(f"{directory}: {name} is stored as {about!r:.300}; expected {expected}")
 
 
 def _leaves(tree: Any) -> dict[str, Any]:
-    """Arrays by their places, alike for a named tuple and the dict that Orbax makes of it."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    return {"/".join(map(_key, path)): leaf for path, leaf in leaves}
+    """Arrays by the names that Orbax stores them under, of named tuples as of dicts."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {".".join(map(_key, path)): leaf for path, leaf in leaves}
 
 
 def _key(entry: Any) -> str:
-    """One part of a place: a name, a key or an index."""
+    """One part of a name: a field, a key or an index."""
     return str(next(getattr(entry, of) for of in ("name", "key", "idx") if hasattr(entry, of)))
 
 

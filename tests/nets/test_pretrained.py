@@ -124,7 +124,7 @@ def test_a_network_is_replaced_and_what_is_none_is_not(params, saved, released, 
     (tmp_path / "other" / "thesis").touch()
     with pytest.raises(DataError, match="other: exists and is not a network"):
         pretrained.save(tmp_path / "other", full.network, full.params, SCORES)
-    with pytest.raises(DataError, match="mine: is no regular file"):
+    with pytest.raises(DataError, match="mine: cannot be written: it is no regular file"):
         pretrained.save(mine, NETWORK, params, SCORES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "other"]
 
